@@ -1,0 +1,2 @@
+//! The packet parser and map layouts.
+#![no_std]

@@ -1,0 +1,1 @@
+//! WireGuard, sans-IO.
