@@ -1,0 +1,8 @@
+//! The data plane: sealed datagrams in, plain packets out, and back, in batches on pinned workers.
+//!
+//! Nothing here allocates, logs, waits for a lock or reads a clock once per packet; what needs any of these
+//! goes to the control thread through the [`mailbox`].
+
+pub mod counters;
+pub mod mailbox;
+pub mod network;
