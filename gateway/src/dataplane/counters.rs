@@ -42,8 +42,6 @@ verdicts! {
     HandshakePassed = "handshake_passed",
     /// No session to seal with yet: passed on to control, which stages it and initiates.
     Staged = "staged",
-    /// A plaintext frame of a link that is not for any peer: given to the kernel through the TUN device.
-    PlainToTunnel = "plain_to_tunnel",
 
     /// Not a WireGuard message of a known type and length.
     DropMalformed = "drop_malformed",

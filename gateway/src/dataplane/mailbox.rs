@@ -100,7 +100,8 @@ impl Mailbox {
     pub fn rearm(&self) {
         let mut counter = [0; 8];
         let _ = rustix::io::read(&self.eventfd, &mut counter);
-        self.rung.store(false, Ordering::Release);
+        // A swap, not a store: it reads what the last `push` wrote, so that push's event is visible to the pops.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 }
 

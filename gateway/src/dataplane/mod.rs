@@ -4,5 +4,8 @@
 //! goes to the control thread through the [`mailbox`].
 
 pub mod counters;
+pub mod encap;
+pub mod fib;
+pub mod inner;
 pub mod mailbox;
 pub mod network;

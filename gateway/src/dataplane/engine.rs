@@ -1,0 +1,124 @@
+//! The engine: opens, checks, routes and seals batches. It owns no port; a worker feeds it what arrived and
+//! sends what it leaves in [`Egress`].
+
+use std::sync::Arc;
+
+use aead::Aead;
+use arc_swap::{ArcSwap, Cache};
+use wireguard::SessionEvent;
+
+use super::counters::{Tally, Verdict};
+use super::fib::NextHop;
+use super::inbound::Opening;
+use super::inner::{Inner, decrement_ttl};
+use super::mailbox::WorkerEvent;
+use super::outbound::Sealing;
+use super::tables::{Shared, Tables};
+use crate::io::{Datagram, Frame, FramePool};
+
+/// Packets in one batch, at most: what one turn takes from a port (IX, OSDI 2014, finds 64 enough).
+pub const BATCH_MAX: usize = 64;
+
+/// One worker's engine.
+pub struct Engine {
+    pub(super) aead: Aead,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    pub(super) tally: Tally,
+    pub(super) egress: Egress,
+    pub(super) opening: Opening,
+    pub(super) sealing: Sealing,
+    /// Packets opened from one peer that go to another.
+    pub(super) hairpin: Vec<Frame>,
+}
+
+/// Packets on their way out, by port.
+#[derive(Debug, Default)]
+pub struct Egress {
+    /// Whole Ethernet frames, by link.
+    pub links: Vec<LinkEgress>,
+    /// Sealed datagrams for the kernel's UDP socket.
+    pub datagrams: Vec<Datagram>,
+    /// Inner packets for the TUN device.
+    pub packets: Vec<Frame>,
+}
+
+/// Ethernet frames on their way out of one link.
+#[derive(Debug)]
+pub struct LinkEgress {
+    /// The link's interface index.
+    pub interface_index: u32,
+    /// Whole Ethernet frames.
+    pub frames: Vec<Frame>,
+}
+
+impl Egress {
+    /// The frames on their way out of `interface_index`, if this worker has a socket there.
+    pub(super) fn link_mut(&mut self, interface_index: u32) -> Option<&mut Vec<Frame>> {
+        self.links.iter_mut().find(|link| link.interface_index == interface_index).map(|link| &mut link.frames)
+    }
+}
+
+impl Engine {
+    /// An engine that can send out of `links` (interface indices).
+    pub fn new(aead: Aead, shared: Arc<Shared>, links: &[u32]) -> Self {
+        let links = links
+            .iter()
+            .map(|index| LinkEgress { interface_index: *index, frames: Vec::with_capacity(BATCH_MAX) })
+            .collect();
+        Self {
+            aead,
+            tables: Cache::new(Arc::clone(&shared.tables)),
+            shared,
+            tally: Tally::default(),
+            egress: Egress { links, datagrams: Vec::new(), packets: Vec::new() },
+            opening: Opening::default(),
+            sealing: Sealing::default(),
+            hairpin: Vec::new(),
+        }
+    }
+
+    /// What waits to be sent. The worker empties it once per turn.
+    pub fn egress(&mut self) -> &mut Egress {
+        &mut self.egress
+    }
+
+    /// What became of the packets since the worker last took it.
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// Drops a packet for `verdict`.
+    pub(super) fn drop_frame(&mut self, pool: &mut FramePool, frame: Frame, verdict: Verdict) {
+        self.tally.count(verdict);
+        pool.release(frame);
+    }
+
+    /// Tells control something of a session; a full mailbox is counted, never waited for.
+    pub(super) fn note(&mut self, event: SessionEvent) {
+        if !self.shared.mailbox.push(WorkerEvent::Session(event)) {
+            self.tally.count(Verdict::DropMailboxFull);
+        }
+    }
+
+    /// Routes an opened packet as the kernel's tables say: to another peer, out of a link, or to the kernel.
+    /// What a router must answer with ICMP (TTL spent, larger than the next link) is the kernel's too.
+    pub(super) fn forward(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Inner) {
+        let tables = self.tables.load();
+        let (next_hop, tunnel_mtu) = (tables.fib.lookup(inner.destination), tables.tunnel_mtu);
+        match next_hop {
+            NextHop::Tunnel if inner.ttl > 1 && inner.len <= tunnel_mtu => {
+                decrement_ttl(pool.data_mut(&mut frame));
+                self.tally.count(Verdict::OpenedToPeer);
+                self.hairpin.push(frame);
+            }
+            NextHop::Link(hop) if inner.ttl > 1 && inner.len <= hop.mtu as usize => {
+                self.forward_to_link(pool, frame, inner, &hop);
+            }
+            _ => {
+                self.tally.count(Verdict::OpenedToTunnel);
+                self.egress.packets.push(frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The forwarding table of the fast path: the kernel's routes and neighbours folded into one longest-prefix
+//! match. What it cannot answer exactly as the kernel would, it leaves to the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+use super::network::{Mac, Network, Route, RouteKind, TABLE_LOCAL, TABLE_MAIN};
+
+/// Where a destination is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Through the tunnel: the peer whose allowed IPs hold the destination.
+    Tunnel,
+    /// Out of a link with an AF_XDP socket, to a resolved neighbour.
+    Link(LinkHop),
+    /// This host, an unresolved neighbour, a link without an AF_XDP socket, no route: the kernel's to decide.
+    Kernel,
+}
+
+/// A neighbour on a link, with all an Ethernet header needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkHop {
+    /// The link's interface index.
+    pub interface_index: u32,
+    /// The neighbour's address.
+    pub destination_mac: Mac,
+    /// The link's own address.
+    pub source_mac: Mac,
+    /// The link's MTU, in bytes of IP packet.
+    pub mtu: u32,
+    /// The address packets of this host leave with on this route, where the kernel names one.
+    pub source: Option<IpAddr>,
+}
+
+/// A route that may need its neighbour resolved, for the upkeep of the neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// The link it is on.
+    pub interface_index: u32,
+    /// Its network address.
+    pub address: IpAddr,
+}
+
+/// What a leaf of the trie holds: a route's answer, before or after its neighbour is known.
+#[derive(Clone, Copy, Debug)]
+enum Leaf {
+    Resolved(NextHop),
+    /// On-link and the destination has no entry of its own: its neighbour is not resolved.
+    OnLink {
+        interface_index: u32,
+    },
+    /// Behind a gateway that is not resolved.
+    Unresolved(Neighbour),
+}
+
+/// An immutable table, rebuilt by control on each change of the [`Network`] and read by every worker.
+#[derive(Clone, Debug, Default)]
+pub struct Fib {
+    v4: PrefixMap<Ipv4Net, Leaf>,
+    v6: PrefixMap<Ipv6Net, Leaf>,
+}
+
+impl Fib {
+    /// Folds `network` into a table. Only links in `fast_links` (those with AF_XDP sockets) and the tunnel
+    /// are ever answered with something other than [`NextHop::Kernel`].
+    pub fn build(network: &Network, fast_links: &BTreeSet<u32>, tunnel_index: u32) -> Self {
+        let mut fib = Self::default();
+        if !network.plain_rules {
+            return fib;
+        }
+        for route in best_routes(&network.routes) {
+            let leaf = leaf_of(route, network, fast_links, tunnel_index);
+            fib.insert(route.destination, leaf);
+        }
+        fib.insert_resolved_neighbours(network);
+        fib
+    }
+
+    /// The next hop for `destination`.
+    pub fn lookup(&self, destination: IpAddr) -> NextHop {
+        match self.leaf(destination) {
+            Some(Leaf::Resolved(next_hop)) => *next_hop,
+            _ => NextHop::Kernel,
+        }
+    }
+
+    /// The neighbour that packets to `destination` wait for, if the route is known and only the neighbour is
+    /// missing: the one to ask the kernel to resolve.
+    pub fn unresolved(&self, destination: IpAddr) -> Option<Neighbour> {
+        match self.leaf(destination) {
+            Some(Leaf::OnLink { interface_index }) => {
+                Some(Neighbour { interface_index: *interface_index, address: destination })
+            }
+            Some(Leaf::Unresolved(neighbour)) => Some(*neighbour),
+            _ => None,
+        }
+    }
+
+    fn leaf(&self, destination: IpAddr) -> Option<&Leaf> {
+        match destination {
+            IpAddr::V4(address) => self.v4.get_lpm(&host_v4(address)).map(|(_, leaf)| leaf),
+            IpAddr::V6(address) => self.v6.get_lpm(&host_v6(address)).map(|(_, leaf)| leaf),
+        }
+    }
+
+    fn insert(&mut self, destination: IpNet, leaf: Leaf) {
+        match destination {
+            IpNet::V4(prefix) => self.v4.insert(prefix.trunc(), leaf),
+            IpNet::V6(prefix) => self.v6.insert(prefix.trunc(), leaf),
+        };
+    }
+
+    /// Gives every resolved on-link neighbour a host route, so that one look-up yields route and MAC.
+    fn insert_resolved_neighbours(&mut self, network: &Network) {
+        for ((interface_index, address), mac) in &network.neighbours {
+            let on_this_link = matches!(self.leaf(*address),
+                Some(Leaf::OnLink { interface_index: on }) if on == interface_index);
+            if !on_this_link {
+                continue;
+            }
+            if let Some(hop) = link_hop(network, *interface_index, *mac, None, *address) {
+                self.insert(IpNet::from(*address), Leaf::Resolved(NextHop::Link(hop)));
+            }
+        }
+    }
+}
+
+fn host_v4(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::new_assert(address, 32)
+}
+
+fn host_v6(address: Ipv6Addr) -> Ipv6Net {
+    Ipv6Net::new_assert(address, 128)
+}
+
+/// One route per prefix, as the kernel with its three default rules would take it: the local table before
+/// main, then the lowest metric.
+fn best_routes(routes: &[Route]) -> impl Iterator<Item = &Route> {
+    let mut best: BTreeMap<IpNet, &Route> = BTreeMap::new();
+    let rank = |route: &Route| (route.table != TABLE_LOCAL, route.metric);
+    for route in routes.iter().filter(|route| matches!(route.table, TABLE_LOCAL | TABLE_MAIN)) {
+        best.entry(route.destination.trunc())
+            .and_modify(|held| {
+                if rank(route) < rank(held) {
+                    *held = route;
+                }
+            })
+            .or_insert(route);
+    }
+    best.into_values()
+}
+
+fn leaf_of(route: &Route, network: &Network, fast_links: &BTreeSet<u32>, tunnel_index: u32) -> Leaf {
+    let kernel = Leaf::Resolved(NextHop::Kernel);
+    let Some(interface_index) = route.interface_index else { return kernel };
+    if route.kind != RouteKind::Unicast || route.multipath {
+        return kernel;
+    }
+    if interface_index == tunnel_index {
+        return Leaf::Resolved(NextHop::Tunnel);
+    }
+    if !fast_links.contains(&interface_index) {
+        return kernel;
+    }
+    let Some(gateway) = route.gateway else { return Leaf::OnLink { interface_index } };
+    match network.neighbours.get(&(interface_index, gateway)) {
+        Some(mac) => link_hop(network, interface_index, *mac, route.preferred_source, gateway)
+            .map_or(kernel, |hop| Leaf::Resolved(NextHop::Link(hop))),
+        None => Leaf::Unresolved(Neighbour { interface_index, address: gateway }),
+    }
+}
+
+/// The hop to `neighbour`; `None` when the link is down or has no MAC, or the neighbour's is not unicast.
+fn link_hop(
+    network: &Network,
+    interface_index: u32,
+    destination_mac: Mac,
+    preferred_source: Option<IpAddr>,
+    neighbour: IpAddr,
+) -> Option<LinkHop> {
+    let link = network.links.get(&interface_index).filter(|link| link.up)?;
+    let is_unicast = destination_mac[0] & 1 == 0 && destination_mac != [0; 6];
+    if !is_unicast {
+        return None;
+    }
+    let source = preferred_source.or_else(|| source_towards(network, interface_index, neighbour));
+    Some(LinkHop { interface_index, destination_mac, source_mac: link.mac?, mtu: link.mtu, source })
+}
+
+/// The source the kernel would choose on this link towards `neighbour`: an address of the subnet it is in,
+/// else any of its family that is not link-local.
+fn source_towards(network: &Network, interface_index: u32, neighbour: IpAddr) -> Option<IpAddr> {
+    let own = || {
+        network
+            .addresses
+            .iter()
+            .filter(move |address| address.interface_index == interface_index)
+            .map(|address| address.address)
+            .filter(move |own| own.addr().is_ipv4() == neighbour.is_ipv4())
+    };
+    own()
+        .find(|own| own.contains(&neighbour))
+        .or_else(|| own().find(|own| !is_link_local(own.addr())))
+        .map(|own| own.addr())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

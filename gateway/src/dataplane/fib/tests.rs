@@ -1,0 +1,137 @@
+//! The table against small networks whose answers are known.
+
+use super::super::network::{Address, Link};
+use super::*;
+
+const UPLINK: u32 = 2;
+const DOWNLINK: u32 = 3;
+const OTHER: u32 = 4;
+const TUNNEL: u32 = 9;
+const GATEWAY_MAC: Mac = [2, 0, 0, 0, 0, 1];
+const SERVER_MAC: Mac = [2, 0, 0, 0, 0, 2];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn route(destination: &str, interface_index: u32, gateway: Option<&str>) -> Route {
+    Route {
+        destination: destination.parse().unwrap(),
+        interface_index: Some(interface_index),
+        gateway: gateway.map(ip),
+        preferred_source: None,
+        metric: 0,
+        table: TABLE_MAIN,
+        kind: RouteKind::Unicast,
+        multipath: false,
+    }
+}
+
+fn network() -> Network {
+    let link = |index: u32, name: &str| Link {
+        index,
+        name: name.into(),
+        mac: Some([2, 0, 0, 0, 1, index as u8]),
+        mtu: 1500,
+        up: true,
+    };
+    let address = |interface_index, address: &str| Address { interface_index, address: address.parse().unwrap() };
+    Network {
+        links: [link(UPLINK, "up0"), link(DOWNLINK, "down0"), link(OTHER, "mgmt0")]
+            .map(|link| (link.index, link))
+            .into(),
+        addresses: vec![
+            address(UPLINK, "192.0.2.1/24"),
+            address(DOWNLINK, "10.9.0.1/16"),
+            address(DOWNLINK, "2001:db8:9::1/64"),
+        ],
+        routes: vec![
+            route("0.0.0.0/0", UPLINK, Some("192.0.2.254")),
+            route("192.0.2.0/24", UPLINK, None),
+            route("10.9.0.0/16", DOWNLINK, None),
+            route("2001:db8:9::/64", DOWNLINK, None),
+            route("10.8.0.0/24", TUNNEL, None),
+            route("172.16.0.0/12", OTHER, Some("192.168.0.1")),
+            Route { table: TABLE_LOCAL, kind: RouteKind::Local, ..route("10.9.0.1/32", DOWNLINK, None) },
+        ],
+        neighbours: [((UPLINK, ip("192.0.2.254")), GATEWAY_MAC), ((DOWNLINK, ip("10.9.0.5")), SERVER_MAC)].into(),
+        plain_rules: true,
+    }
+}
+
+fn build(network: &Network) -> Fib {
+    Fib::build(network, &[UPLINK, DOWNLINK].into(), TUNNEL)
+}
+
+#[test]
+fn a_resolved_neighbour_is_reached_by_its_mac_with_the_subnet_s_source() {
+    let hop = LinkHop {
+        interface_index: DOWNLINK,
+        destination_mac: SERVER_MAC,
+        source_mac: [2, 0, 0, 0, 1, DOWNLINK as u8],
+        mtu: 1500,
+        source: Some(ip("10.9.0.1")),
+    };
+    assert_eq!(build(&network()).lookup(ip("10.9.0.5")), NextHop::Link(hop));
+}
+
+#[test]
+fn a_gateway_serves_all_behind_it() {
+    let NextHop::Link(hop) = build(&network()).lookup(ip("203.0.113.7")) else { panic!("no fast hop") };
+    assert_eq!((hop.interface_index, hop.destination_mac), (UPLINK, GATEWAY_MAC));
+    assert_eq!(hop.source, Some(ip("192.0.2.1")));
+}
+
+#[test]
+fn unresolved_neighbours_are_the_kernel_s_and_are_named() {
+    let fib = build(&network());
+    for (destination, interface_index) in [("10.9.0.6", DOWNLINK), ("2001:db8:9::6", DOWNLINK)] {
+        assert_eq!(fib.lookup(ip(destination)), NextHop::Kernel);
+        assert_eq!(fib.unresolved(ip(destination)), Some(Neighbour { interface_index, address: ip(destination) }));
+    }
+    assert_eq!(fib.unresolved(ip("10.9.0.5")), None);
+}
+
+#[test]
+fn own_addresses_slow_links_and_missing_routes_are_the_kernel_s() {
+    let mut network = network();
+    network.routes.remove(0);
+    let fib = build(&network);
+    for destination in ["10.9.0.1", "172.16.1.1", "203.0.113.7", "2001:db8::1"] {
+        assert_eq!(fib.lookup(ip(destination)), NextHop::Kernel, "{destination}");
+    }
+}
+
+#[test]
+fn the_tunnel_s_routes_lead_into_the_tunnel() {
+    assert_eq!(build(&network()).lookup(ip("10.8.0.77")), NextHop::Tunnel);
+}
+
+#[test]
+fn the_lower_metric_wins() {
+    let mut network = network();
+    network.routes.push(Route { metric: 50, ..route("10.8.0.0/24", OTHER, None) });
+    assert_eq!(build(&network).lookup(ip("10.8.0.1")), NextHop::Tunnel);
+}
+
+#[test]
+fn policy_rules_multipath_and_blackholes_are_the_kernel_s() {
+    let mut with_rules = network();
+    with_rules.plain_rules = false;
+    assert_eq!(build(&with_rules).lookup(ip("10.8.0.77")), NextHop::Kernel);
+
+    let mut multipath = network();
+    multipath.routes[0].multipath = true;
+    assert_eq!(build(&multipath).lookup(ip("203.0.113.7")), NextHop::Kernel);
+
+    let mut blackhole = network();
+    blackhole.routes.push(Route { kind: RouteKind::Other, ..route("203.0.113.0/24", UPLINK, None) });
+    assert_eq!(build(&blackhole).lookup(ip("203.0.113.7")), NextHop::Kernel);
+}
+
+#[test]
+fn a_link_that_is_down_is_the_kernel_s() {
+    let mut network = network();
+    network.links.get_mut(&DOWNLINK).unwrap().up = false;
+    assert_eq!(build(&network).lookup(ip("10.9.0.5")), NextHop::Kernel);
+}

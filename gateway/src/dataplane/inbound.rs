@@ -1,0 +1,209 @@
+//! Network to tunnel: datagrams are opened in one AEAD batch, then checked and forwarded in the order the
+//! kernel does it (drivers/net/wireguard/receive.c): replay, roaming, key confirmation, inner header, ECN,
+//! source address.
+
+use std::sync::Arc;
+
+use aead::{Packet, TAG_LEN};
+use arrayvec::ArrayVec;
+use wireguard::message::{DATA_HEADER_LEN, MessageType};
+use wireguard::{Endpoint, ReplayError, SessionEvent, Time};
+
+use super::counters::Verdict;
+use super::encap::{ETHERNET_HEADER_LEN, write_ethernet};
+use super::engine::{BATCH_MAX, Engine};
+use super::fib::LinkHop;
+use super::inner::{Inner, decapsulate_ecn, decrement_ttl};
+use super::mailbox::WorkerEvent;
+use super::tables::DataSession;
+use crate::io::{Datagram, Frame, FramePool};
+
+/// Scratch of one batch of datagrams being opened; empty between batches.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    /// Transport data messages, whole; parallel to `messages`.
+    frames: Vec<Frame>,
+    messages: Vec<Message>,
+    /// Consecutive messages of one session; their lengths add up to the number of messages.
+    runs: Vec<Run>,
+}
+
+#[derive(Debug)]
+struct Message {
+    counter: u64,
+    source: Endpoint,
+    ecn: u8,
+    /// `None` while all is well.
+    refused: Option<Verdict>,
+}
+
+#[derive(Debug)]
+struct Run {
+    session: Arc<DataSession>,
+    len: usize,
+}
+
+impl Engine {
+    /// Opens and forwards `datagrams` (frames that hold exactly one UDP payload each), at most [`BATCH_MAX`],
+    /// and leaves `datagrams` empty. Packets for other peers are sealed by the next [`Engine::outbound`].
+    pub fn inbound(&mut self, pool: &mut FramePool, datagrams: &mut Vec<Datagram>, now: Time) {
+        let mut opening = std::mem::take(&mut self.opening);
+        for datagram in datagrams.drain(..) {
+            self.admit(pool, &mut opening, datagram, now);
+        }
+        self.open(pool, &mut opening);
+        self.accept(&mut opening, now);
+        self.deliver(pool, &mut opening);
+        self.opening = opening;
+    }
+
+    /// Sorts one datagram: data for a live session waits for the AEAD, handshakes go to control.
+    fn admit(&mut self, pool: &mut FramePool, opening: &mut Opening, datagram: Datagram, now: Time) {
+        let Datagram { frame, endpoint, ecn } = datagram;
+        let bytes = pool.data(&frame);
+        let (receiver, counter) = match MessageType::classify(bytes) {
+            Ok(MessageType::Data { receiver, counter }) => (receiver, counter),
+            Ok(_) => {
+                let event = WorkerEvent::Handshake { datagram: bytes.to_vec(), source: endpoint };
+                let queued = self.shared.mailbox.push(event);
+                let verdict = if queued { Verdict::HandshakePassed } else { Verdict::DropMailboxFull };
+                return self.drop_frame(pool, frame, verdict);
+            }
+            Err(_) => return self.drop_frame(pool, frame, Verdict::DropMalformed),
+        };
+        match opening.runs.last_mut() {
+            Some(run) if run.session.session.local_index() == receiver => run.len += 1,
+            _ => match self.shared.sessions.lookup(receiver) {
+                Some(session) if session.session.may_receive(now) => opening.runs.push(Run { session, len: 1 }),
+                Some(_) => return self.drop_frame(pool, frame, Verdict::DropExpired),
+                None => return self.drop_frame(pool, frame, Verdict::DropUnknownIndex),
+            },
+        }
+        opening.frames.push(frame);
+        opening.messages.push(Message { counter, source: endpoint, ecn, refused: None });
+    }
+
+    /// Verifies and decrypts the whole batch in place.
+    fn open(&mut self, pool: &mut FramePool, opening: &mut Opening) {
+        let Opening { frames, messages, runs } = opening;
+        let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.opening, run.len));
+        let mut buffers = pool.data_mut_each(frames);
+        for chunk in messages.chunks_mut(BATCH_MAX) {
+            let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
+            for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
+                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[DATA_HEADER_LEN..] });
+            }
+            let authentic = self.aead.open(&mut packets);
+            for (index, message) in chunk.iter_mut().enumerate() {
+                if !authentic.contains(index) {
+                    message.refused = Some(Verdict::DropNotAuthentic);
+                }
+            }
+        }
+    }
+
+    /// Replay, activity marks, roaming and key confirmation, once per run of messages of one session.
+    fn accept(&mut self, opening: &mut Opening, now: Time) {
+        let mut start = 0;
+        for run in &opening.runs {
+            let range = start..start + run.len;
+            start = range.end;
+            self.accept_run(&run.session, &mut opening.messages[range.clone()], &opening.frames[range], now);
+        }
+    }
+
+    fn accept_run(&mut self, data: &DataSession, messages: &mut [Message], frames: &[Frame], now: Time) {
+        let session = &data.session;
+        let (mut bytes, mut carries_data, mut last) = (0, false, None);
+        let mut replay = session.replay();
+        for (message, frame) in messages.iter_mut().zip(frames) {
+            if message.refused.is_some() {
+                continue;
+            }
+            match replay.accept(message.counter) {
+                Ok(()) => {
+                    bytes += frame.len() as u64;
+                    carries_data |= frame.len() > DATA_HEADER_LEN + TAG_LEN;
+                    last = Some(message.source);
+                }
+                Err(ReplayError::Seen) => message.refused = Some(Verdict::DropReplayed),
+                Err(ReplayError::TooOld) => message.refused = Some(Verdict::DropTooOld),
+                Err(ReplayError::Limit) => message.refused = Some(Verdict::DropCounterLimit),
+            }
+        }
+        drop(replay);
+        let Some(source) = last else { return };
+        let local_index = session.local_index();
+        data.peer.activity.received(now, bytes, carries_data);
+        let known = data.peer.path.load();
+        if known.as_ref().is_none_or(|path| path.endpoint != source) {
+            self.note(SessionEvent::Roamed { local_index, endpoint: source });
+        }
+        drop(known);
+        if session.confirm() {
+            self.note(SessionEvent::Confirmed { local_index });
+        }
+        if session.wants_rekey_on_receive(now) && data.may_ask_rekey(now) {
+            self.note(SessionEvent::RekeyOnReceive { local_index });
+        }
+        if data.peer.activity.note() {
+            self.note(SessionEvent::Activity { peer: data.peer.id });
+        }
+    }
+
+    /// Inner checks, then on to where the packet goes.
+    fn deliver(&mut self, pool: &mut FramePool, opening: &mut Opening) {
+        let mut messages = opening.frames.drain(..).zip(opening.messages.drain(..));
+        for run in opening.runs.drain(..) {
+            for (frame, message) in messages.by_ref().take(run.len) {
+                match message.refused {
+                    Some(verdict) => self.drop_frame(pool, frame, verdict),
+                    None => self.deliver_message(pool, &run.session, frame, message.ecn),
+                }
+            }
+        }
+    }
+
+    fn deliver_message(&mut self, pool: &mut FramePool, data: &DataSession, mut frame: Frame, outer_ecn: u8) {
+        let opened_len = frame.len() - DATA_HEADER_LEN - TAG_LEN;
+        frame.trim_front(DATA_HEADER_LEN);
+        frame.set_len(opened_len);
+        if opened_len == 0 {
+            return self.drop_frame(pool, frame, Verdict::KeepaliveReceived);
+        }
+        match self.check_inner(data, pool.data_mut(&mut frame), outer_ecn) {
+            Ok(inner) => {
+                frame.set_len(inner.len);
+                self.forward(pool, frame, &inner);
+            }
+            Err(verdict) => self.drop_frame(pool, frame, verdict),
+        }
+    }
+
+    /// Header, ECN and source of an opened packet. The source must belong to the peer by a device-wide
+    /// longest-prefix match: a prefix of its own is not enough where another peer has a longer one.
+    fn check_inner(&mut self, data: &DataSession, packet: &mut [u8], outer_ecn: u8) -> Result<Inner, Verdict> {
+        let inner = Inner::parse(packet).ok_or(Verdict::DropInnerMalformed)?;
+        if !decapsulate_ecn(outer_ecn, &inner, packet) {
+            return Err(Verdict::DropEcn);
+        }
+        match self.tables.load().allowed_ips.lookup(inner.source) {
+            Some(owner) if Arc::ptr_eq(owner, &data.peer) => Ok(inner),
+            _ => Err(Verdict::DropSourceNotAllowed),
+        }
+    }
+
+    /// Puts an Ethernet header before an opened packet and queues it for `hop`'s link.
+    pub(super) fn forward_to_link(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Inner, hop: &LinkHop) {
+        let Some(frames) = self.egress.link_mut(hop.interface_index) else {
+            self.tally.count(Verdict::OpenedToTunnel);
+            self.egress.packets.push(frame);
+            return;
+        };
+        decrement_ttl(pool.data_mut(&mut frame));
+        frame.grow_front(ETHERNET_HEADER_LEN);
+        write_ethernet(pool.data_mut(&mut frame), hop, inner.destination.is_ipv6());
+        self.tally.count(Verdict::OpenedToLink);
+        frames.push(frame);
+    }
+}

@@ -1,0 +1,198 @@
+//! Tunnel to network: packets are matched to peers, given nonces, padded, sealed in one AEAD batch and put
+//! behind the outer headers of their path.
+
+use std::sync::Arc;
+
+use aead::{Packet, TAG_LEN};
+use arrayvec::ArrayVec;
+use wireguard::message::{DATA_HEADER_LEN, write_data_header};
+use wireguard::{SessionEvent, Time, padded_len};
+
+use super::counters::Verdict;
+use super::engine::{BATCH_MAX, Engine};
+use super::inner::Inner;
+use super::mailbox::WorkerEvent;
+use super::tables::{DataSession, Path, PeerEntry};
+use crate::io::{Datagram, Frame, FramePool};
+
+/// Scratch of one batch of packets being sealed; empty between batches.
+#[derive(Debug, Default)]
+pub(super) struct Sealing {
+    /// Inner packets with their peers, as routed.
+    routed: Vec<Frame>,
+    to: Vec<Destined>,
+    /// Messages with header and padding, ready for the AEAD; parallel to `outgoing`.
+    frames: Vec<Frame>,
+    outgoing: Vec<Outgoing>,
+    runs: Vec<Run>,
+}
+
+/// Consecutive packets for one peer.
+#[derive(Debug)]
+struct Destined {
+    peer: Arc<PeerEntry>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    counter: u64,
+    ecn: u8,
+}
+
+/// Consecutive messages sealed under one session.
+#[derive(Debug)]
+struct Run {
+    session: Arc<DataSession>,
+    path: Arc<Path>,
+    len: usize,
+}
+
+impl Engine {
+    /// Seals and encapsulates `packets` (frames that hold one inner IP packet each) together with what
+    /// [`Engine::inbound`] left for other peers, and leaves `packets` empty.
+    pub fn outbound(&mut self, pool: &mut FramePool, packets: &mut Vec<Frame>, now: Time) {
+        packets.append(&mut self.hairpin);
+        if packets.is_empty() {
+            return;
+        }
+        let mut sealing = std::mem::take(&mut self.sealing);
+        for frame in packets.drain(..) {
+            self.match_peer(pool, &mut sealing, frame);
+        }
+        self.reserve(pool, &mut sealing, now);
+        self.seal(pool, &mut sealing);
+        self.emit(pool, &mut sealing, now);
+        self.sealing = sealing;
+    }
+
+    /// Cryptokey routing: the peer whose allowed IPs hold the destination.
+    fn match_peer(&mut self, pool: &mut FramePool, sealing: &mut Sealing, mut frame: Frame) {
+        let Some(inner) = Inner::parse(pool.data(&frame)) else {
+            return self.drop_frame(pool, frame, Verdict::DropInnerMalformed);
+        };
+        // Ethernet pads short frames: what follows the packet is not part of it.
+        frame.set_len(inner.len);
+        let Some(peer) = self.tables.load().allowed_ips.lookup(inner.destination) else {
+            return self.drop_frame(pool, frame, Verdict::DropNoPeer);
+        };
+        match sealing.to.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.peer, peer) => run.len += 1,
+            _ => sealing.to.push(Destined { peer: Arc::clone(peer), len: 1 }),
+        }
+        sealing.routed.push(frame);
+    }
+
+    /// Takes the nonces of each run at once. A run without a session that may send is staged.
+    fn reserve(&mut self, pool: &mut FramePool, sealing: &mut Sealing, now: Time) {
+        let Sealing { routed, to, frames, outgoing, runs } = sealing;
+        let mut routed = routed.drain(..);
+        for Destined { peer, len } in to.drain(..) {
+            let packets = routed.by_ref().take(len);
+            let Some(path) = peer.path.load_full() else {
+                packets.for_each(|frame| self.drop_frame(pool, frame, Verdict::DropNoEndpoint));
+                continue;
+            };
+            let session = peer.current.load_full();
+            let first = session.as_ref().and_then(|data| data.session.reserve(len as u32, now));
+            let (Some(session), Some(first)) = (session, first) else {
+                packets.for_each(|frame| self.stage(pool, &peer, frame));
+                continue;
+            };
+            let sealed_before = frames.len();
+            for (counter, frame) in (first..).zip(packets) {
+                self.prepare(pool, &session, counter, frame, frames, outgoing);
+            }
+            runs.push(Run { session, path, len: frames.len() - sealed_before });
+        }
+    }
+
+    /// Leaves a packet to control, which initiates a handshake and sends it after.
+    fn stage(&mut self, pool: &mut FramePool, peer: &PeerEntry, frame: Frame) {
+        let event = WorkerEvent::Stage { peer: peer.id, inner: pool.data(&frame).to_vec() };
+        let queued = self.shared.mailbox.push(event);
+        let verdict = if queued { Verdict::Staged } else { Verdict::DropMailboxFull };
+        self.drop_frame(pool, frame, verdict);
+    }
+
+    /// Pads the packet, makes room for the tag and writes the message header. A nonce whose packet does not
+    /// fit its frame is never used: gaps are what replay windows expect.
+    fn prepare(
+        &mut self,
+        pool: &mut FramePool,
+        data: &DataSession,
+        counter: u64,
+        mut frame: Frame,
+        frames: &mut Vec<Frame>,
+        outgoing: &mut Vec<Outgoing>,
+    ) {
+        let inner_len = frame.len();
+        let ecn = Inner::parse(pool.data(&frame)).map_or(0, |inner| inner.ecn());
+        let padded = padded_len(inner_len, self.tables.load().tunnel_mtu);
+        let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(DATA_HEADER_LEN);
+        if !fits {
+            return self.drop_frame(pool, frame, Verdict::DropTooBig);
+        }
+        let message = pool.data_mut(&mut frame);
+        write_data_header(message, data.session.remote_index(), counter);
+        message[DATA_HEADER_LEN + inner_len..].fill(0);
+        frames.push(frame);
+        outgoing.push(Outgoing { counter, ecn });
+    }
+
+    /// Seals the whole batch in place.
+    fn seal(&mut self, pool: &mut FramePool, sealing: &mut Sealing) {
+        let Sealing { frames, outgoing, runs, .. } = sealing;
+        let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.sealing, run.len));
+        let mut buffers = pool.data_mut_each(frames);
+        for chunk in outgoing.chunks(BATCH_MAX) {
+            let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
+            for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
+                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[DATA_HEADER_LEN..] });
+            }
+            self.aead.seal(&mut packets);
+        }
+    }
+
+    /// Prepends the outer headers and queues each run at its way out.
+    fn emit(&mut self, pool: &mut FramePool, sealing: &mut Sealing, now: Time) {
+        let Sealing { frames, outgoing, runs, .. } = sealing;
+        let mut sealed = frames.drain(..).zip(outgoing.drain(..));
+        for Run { session, path, len } in runs.drain(..) {
+            let mut bytes = 0;
+            for (frame, message) in sealed.by_ref().take(len) {
+                bytes += frame.len() as u64;
+                self.emit_message(pool, &path, frame, &message);
+            }
+            if bytes > 0 {
+                self.mark_sent(&session, bytes, now);
+            }
+        }
+    }
+
+    fn emit_message(&mut self, pool: &mut FramePool, path: &Path, mut frame: Frame, message: &Outgoing) {
+        if let Some(link) = &path.link
+            && link.header.packet_len(frame.len()) <= link.mtu as usize
+            && let Some(frames) = self.egress.link_mut(link.interface_index)
+            && frame.grow_front(link.header.len())
+        {
+            link.header.write(pool.data_mut(&mut frame), message.ecn, message.counter as u16);
+            self.tally.count(Verdict::SealedToLink);
+            frames.push(frame);
+            return;
+        }
+        self.tally.count(Verdict::SealedToSocket);
+        self.egress.datagrams.push(Datagram { frame, endpoint: path.endpoint, ecn: message.ecn });
+    }
+
+    fn mark_sent(&mut self, data: &DataSession, bytes: u64, now: Time) {
+        data.peer.activity.sent(now, bytes, true);
+        let local_index = data.session.local_index();
+        if data.session.wants_rekey_on_send(now) && data.may_ask_rekey(now) {
+            self.note(SessionEvent::RekeyOnSend { local_index });
+        }
+        if data.peer.activity.note() {
+            self.note(SessionEvent::Activity { peer: data.peer.id });
+        }
+    }
+}
