@@ -2,18 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::fib::LinkHop;
-use super::inner::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, fold, words_sum};
+use gateway_ebpf::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, PROTOCOL_UDP, UDP_LEN};
 
-/// Length of an Ethernet header without tags.
-pub const ETHERNET_HEADER_LEN: usize = 14;
-const UDP_HEADER_LEN: usize = 8;
+use super::fib::LinkHop;
+use super::inner::{fold, words_sum};
+
 /// The longest outer header: Ethernet, IPv6, UDP.
-pub const OUTER_HEADER_LEN_MAX: usize = ETHERNET_HEADER_LEN + IPV6_HEADER_LEN + UDP_HEADER_LEN;
+pub const OUTER_HEADER_LEN_MAX: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
-const PROTOCOL_UDP: u8 = 17;
 /// The kernel's default `net.ipv4.ip_default_ttl` and `net.ipv6.conf.all.hop_limit`.
 const OUTER_TTL: u8 = 64;
 
@@ -38,10 +36,10 @@ impl OuterHeader {
     /// Headers from `source` to `destination` over `hop`; `None` when their families differ.
     pub fn new(hop: &LinkHop, source: SocketAddr, destination: SocketAddr) -> Option<Self> {
         let is_v6 = source.is_ipv6();
-        let ip_len = if is_v6 { IPV6_HEADER_LEN } else { IPV4_HEADER_LEN };
+        let ip_len = if is_v6 { IPV6_LEN } else { IPV4_LEN };
         let mut bytes = [0; OUTER_HEADER_LEN_MAX];
         write_ethernet(&mut bytes, hop, is_v6);
-        let ip = &mut bytes[ETHERNET_HEADER_LEN..];
+        let ip = &mut bytes[ETHERNET_LEN..];
         match (source.ip(), destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 ip[0] = 0x45;
@@ -62,11 +60,11 @@ impl OuterHeader {
         ip[ip_len..ip_len + 2].copy_from_slice(&source.port().to_be_bytes());
         ip[ip_len + 2..ip_len + 4].copy_from_slice(&destination.port().to_be_bytes());
         let constant_sum = if is_v6 {
-            words_sum(&ip[8..IPV6_HEADER_LEN + 4]) + u64::from(PROTOCOL_UDP)
+            words_sum(&ip[8..IPV6_LEN + 4]) + u64::from(PROTOCOL_UDP)
         } else {
-            words_sum(&ip[..IPV4_HEADER_LEN])
+            words_sum(&ip[..IPV4_LEN])
         };
-        Some(Self { bytes, len: ETHERNET_HEADER_LEN + ip_len + UDP_HEADER_LEN, constant_sum, is_v6 })
+        Some(Self { bytes, len: ETHERNET_LEN + ip_len + UDP_LEN, constant_sum, is_v6 })
     }
 
     /// Bytes to put before the datagram.
@@ -77,7 +75,7 @@ impl OuterHeader {
 
     /// Bytes of IP packet a datagram of `datagram_len` makes: what is held against the link's MTU.
     pub fn packet_len(&self, datagram_len: usize) -> usize {
-        self.len - ETHERNET_HEADER_LEN + datagram_len
+        self.len - ETHERNET_LEN + datagram_len
     }
 
     /// Fills the first [`OuterHeader::len`] bytes of `frame`, whose rest is the datagram.
@@ -87,11 +85,11 @@ impl OuterHeader {
     /// is not set, as in the kernel. The UDP checksum is computed over IPv6, where it is mandatory, and left
     /// out (0) over IPv4: the tag protects more than it would.
     pub fn write(&self, frame: &mut [u8], ecn: u8, identification: u16) {
-        let ip_and_datagram_len = frame.len() - ETHERNET_HEADER_LEN;
+        let ip_and_datagram_len = frame.len() - ETHERNET_LEN;
         let (header, datagram) = frame.split_at_mut(self.len);
         header.copy_from_slice(&self.bytes[..self.len]);
-        let udp_len = (UDP_HEADER_LEN + datagram.len()) as u16;
-        let (ip, udp) = header[ETHERNET_HEADER_LEN..].split_at_mut(self.len - ETHERNET_HEADER_LEN - UDP_HEADER_LEN);
+        let udp_len = (UDP_LEN + datagram.len()) as u16;
+        let (ip, udp) = header[ETHERNET_LEN..].split_at_mut(self.len - ETHERNET_LEN - UDP_LEN);
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
         if self.is_v6 {
             ip[1] |= ecn << 4;
@@ -132,7 +130,7 @@ mod tests {
         let mut frame = vec![0xee; header.len()];
         frame.extend(datagram);
         header.write(&mut frame, ecn, identification);
-        assert_eq!(header.packet_len(datagram.len()), frame.len() - ETHERNET_HEADER_LEN);
+        assert_eq!(header.packet_len(datagram.len()), frame.len() - ETHERNET_LEN);
         frame
     }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use aead::Aead;
 use arc_swap::{ArcSwap, Cache};
+use gateway_ebpf::parse::Ip;
 use wireguard::SessionEvent;
 
 use super::counters::{Tally, Verdict};
 use super::fib::NextHop;
 use super::inbound::Opening;
-use super::inner::{Inner, decrement_ttl};
+use super::inner::decrement_ttl;
 use super::mailbox::WorkerEvent;
 use super::outbound::Sealing;
 use super::tables::{Shared, Tables};
@@ -103,16 +104,16 @@ impl Engine {
 
     /// Routes an opened packet as the kernel's tables say: to another peer, out of a link, or to the kernel.
     /// What a router must answer with ICMP (TTL spent, larger than the next link) is the kernel's too.
-    pub(super) fn forward(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Inner) {
+    pub(super) fn forward(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Ip) {
         let tables = self.tables.load();
         let (next_hop, tunnel_mtu) = (tables.fib.lookup(inner.destination), tables.tunnel_mtu);
         match next_hop {
-            NextHop::Tunnel if inner.ttl > 1 && inner.len <= tunnel_mtu => {
+            NextHop::Tunnel if inner.hop_limit > 1 && inner.len <= tunnel_mtu => {
                 decrement_ttl(pool.data_mut(&mut frame));
                 self.tally.count(Verdict::OpenedToPeer);
                 self.hairpin.push(frame);
             }
-            NextHop::Link(hop) if inner.ttl > 1 && inner.len <= hop.mtu as usize => {
+            NextHop::Link(hop) if inner.hop_limit > 1 && inner.len <= hop.mtu as usize => {
                 self.forward_to_link(pool, frame, inner, &hop);
             }
             _ => {

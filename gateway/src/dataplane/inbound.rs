@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use aead::{Packet, TAG_LEN};
 use arrayvec::ArrayVec;
+use gateway_ebpf::parse::{self, ETHERNET_LEN, Ip};
 use wireguard::message::{DATA_HEADER_LEN, MessageType};
 use wireguard::{Endpoint, ReplayError, SessionEvent, Time};
 
 use super::counters::Verdict;
-use super::encap::{ETHERNET_HEADER_LEN, write_ethernet};
+use super::encap::write_ethernet;
 use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
-use super::inner::{Inner, decapsulate_ecn, decrement_ttl};
+use super::inner::{decapsulate_ecn, decrement_ttl};
 use super::mailbox::WorkerEvent;
 use super::tables::DataSession;
 use crate::io::{Datagram, Frame, FramePool};
@@ -182,8 +183,8 @@ impl Engine {
 
     /// Header, ECN and source of an opened packet. The source must belong to the peer by a device-wide
     /// longest-prefix match: a prefix of its own is not enough where another peer has a longer one.
-    fn check_inner(&mut self, data: &DataSession, packet: &mut [u8], outer_ecn: u8) -> Result<Inner, Verdict> {
-        let inner = Inner::parse(packet).ok_or(Verdict::DropInnerMalformed)?;
+    fn check_inner(&mut self, data: &DataSession, packet: &mut [u8], outer_ecn: u8) -> Result<Ip, Verdict> {
+        let inner = parse::ip(packet).map_err(|_| Verdict::DropInnerMalformed)?;
         if !decapsulate_ecn(outer_ecn, &inner, packet) {
             return Err(Verdict::DropEcn);
         }
@@ -194,14 +195,14 @@ impl Engine {
     }
 
     /// Puts an Ethernet header before an opened packet and queues it for `hop`'s link.
-    pub(super) fn forward_to_link(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Inner, hop: &LinkHop) {
+    pub(super) fn forward_to_link(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Ip, hop: &LinkHop) {
         let Some(frames) = self.egress.link_mut(hop.interface_index) else {
             self.tally.count(Verdict::OpenedToTunnel);
             self.egress.packets.push(frame);
             return;
         };
         decrement_ttl(pool.data_mut(&mut frame));
-        frame.grow_front(ETHERNET_HEADER_LEN);
+        frame.grow_front(ETHERNET_LEN);
         write_ethernet(pool.data_mut(&mut frame), hop, inner.destination.is_ipv6());
         self.tally.count(Verdict::OpenedToLink);
         frames.push(frame);

@@ -3,9 +3,16 @@
 //! Nothing here allocates, logs, waits for a lock or reads a clock once per packet; what needs any of these
 //! goes to the control thread through the [`mailbox`].
 
+pub mod classify;
 pub mod counters;
 pub mod encap;
+pub mod engine;
 pub mod fib;
+mod inbound;
 pub mod inner;
 pub mod mailbox;
 pub mod network;
+mod outbound;
+pub mod publish;
+pub mod tables;
+pub mod worker;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use aead::{Packet, TAG_LEN};
 use arrayvec::ArrayVec;
+use gateway_ebpf::parse;
 use wireguard::message::{DATA_HEADER_LEN, write_data_header};
 use wireguard::{SessionEvent, Time, padded_len};
 
 use super::counters::Verdict;
 use super::engine::{BATCH_MAX, Engine};
-use super::inner::Inner;
 use super::mailbox::WorkerEvent;
 use super::tables::{DataSession, Path, PeerEntry};
 use crate::io::{Datagram, Frame, FramePool};
@@ -68,7 +68,7 @@ impl Engine {
 
     /// Cryptokey routing: the peer whose allowed IPs hold the destination.
     fn match_peer(&mut self, pool: &mut FramePool, sealing: &mut Sealing, mut frame: Frame) {
-        let Some(inner) = Inner::parse(pool.data(&frame)) else {
+        let Ok(inner) = parse::ip(pool.data(&frame)) else {
             return self.drop_frame(pool, frame, Verdict::DropInnerMalformed);
         };
         // Ethernet pads short frames: what follows the packet is not part of it.
@@ -127,7 +127,7 @@ impl Engine {
         outgoing: &mut Vec<Outgoing>,
     ) {
         let inner_len = frame.len();
-        let ecn = Inner::parse(pool.data(&frame)).map_or(0, |inner| inner.ecn());
+        let ecn = parse::ip(pool.data(&frame)).map_or(0, |inner| inner.ecn());
         let padded = padded_len(inner_len, self.tables.load().tunnel_mtu);
         let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(DATA_HEADER_LEN);
         if !fits {

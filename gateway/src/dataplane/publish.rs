@@ -130,6 +130,7 @@ impl Publisher {
     /// The port that outer headers name as source.
     pub fn set_listen_port(&mut self, port: u16) {
         self.listen_port = port;
+        self.publish_tables();
         self.resolve_paths();
     }
 
@@ -175,6 +176,7 @@ impl Publisher {
             allowed_ips: self.allowed_ips.clone(),
             fib: self.fib.clone(),
             tunnel_mtu: self.tunnel_mtu,
+            listen_port: self.listen_port,
         };
         let replaced = self.shared.tables.swap(Arc::new(tables));
         self.retire(replaced);

@@ -48,6 +48,8 @@ pub struct Tables {
     pub fib: Fib,
     /// The tunnel's MTU, in bytes of inner packet.
     pub tunnel_mtu: usize,
+    /// The UDP port peers send to.
+    pub listen_port: u16,
 }
 
 /// What workers know of a peer.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use wireguard::Time;
 
-use super::classify::Plain;
+use super::classify::{Plain, Roles};
 use super::counters::{Verdict, WorkerCounters};
 use super::engine::{BATCH_MAX, Engine};
 use crate::clock::Clock;
@@ -29,10 +29,8 @@ const ERROR_WAIT: Duration = Duration::from_millis(10);
 pub struct WorkerLink {
     /// The socket of this worker's queue.
     pub port: Box<dyn LinkPort>,
-    /// Sealed datagrams arrive here.
-    pub uplink: bool,
-    /// Plain packets for peers arrive here.
-    pub downlink: bool,
+    /// What arrives there.
+    pub roles: Roles,
 }
 
 /// The ports of one worker.
@@ -154,9 +152,9 @@ impl Worker {
             return 0;
         }
         let interface_index = link.port.interface_index();
-        let (uplink, downlink) = (link.uplink, link.downlink);
+        let roles = link.roles;
         for frame in self.received.drain(..) {
-            match self.engine.classify(&self.pool, frame, interface_index, uplink, downlink) {
+            match self.engine.classify(&mut self.pool, frame, interface_index, roles) {
                 Ok(Plain::Datagram(datagram)) => self.datagrams.push(datagram),
                 Ok(Plain::Packet(frame)) => self.packets.push(frame),
                 Err(frame) => self.engine.drop_frame(&mut self.pool, frame, Verdict::DropUnparsed),
