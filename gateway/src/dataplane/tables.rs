@@ -40,7 +40,7 @@ impl Shared {
 }
 
 /// One immutable routing snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tables {
     /// Cryptokey routing, device-wide and for both directions.
     pub allowed_ips: AllowedIps<Arc<PeerEntry>>,
@@ -50,6 +50,12 @@ pub struct Tables {
     pub tunnel_mtu: usize,
     /// The UDP port peers send to.
     pub listen_port: u16,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { allowed_ips: AllowedIps::new(), fib: Fib::default(), tunnel_mtu: 0, listen_port: 0 }
+    }
 }
 
 /// What workers know of a peer.
