@@ -92,11 +92,6 @@ impl Activity {
         self.noted.swap(false, AcqRel);
     }
 
-    /// Control watches by itself, so that workers need not announce what they do.
-    pub(crate) fn watch(&self) {
-        self.noted.swap(true, AcqRel);
-    }
-
     /// Bytes of UDP payload received in authenticated packets, handshakes included.
     pub fn rx_bytes(&self) -> u64 {
         self.rx_bytes.load(Relaxed)
@@ -140,6 +135,11 @@ impl Activity {
     /// Ends the wait that began at `since`, so that the next data sent begins a new one.
     pub(crate) fn forget_unanswered(&self, since: Time) {
         let _ = self.unanswered_since.compare_exchange(encode(since), 0, Relaxed, Relaxed);
+    }
+
+    /// Ends the wait that began at `since`, so that the next data received begins a new one.
+    pub(crate) fn forget_unacknowledged(&self, since: Time) {
+        let _ = self.unacknowledged_since.compare_exchange(encode(since), 0, Relaxed, Relaxed);
     }
 
     /// Makes the next keepalive due `KEEPALIVE_TIMEOUT` after `now`.

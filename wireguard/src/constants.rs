@@ -1,5 +1,7 @@
 //! The constants of the WireGuard paper (section 6.1) and of the kernel, under their own names.
 
+#![expect(clippy::duration_suboptimal_units, reason = "the paper gives all times in seconds")]
+
 use std::time::Duration;
 
 /// Packets sealed under one key after which either side starts a new handshake.

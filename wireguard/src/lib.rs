@@ -12,24 +12,41 @@
 mod activity;
 mod allowed_ips;
 pub mod constants;
+pub mod cookie;
+mod device;
 mod drop_reason;
 mod endpoint;
+mod index;
+mod index_table;
+mod inner;
+mod keypairs;
 mod keys;
 pub mod message;
+mod noise;
+mod output;
 mod padding;
+mod peer;
+mod peer_table;
 mod replay;
 mod session;
 #[cfg(test)]
 mod test_vectors;
 mod time;
+mod timers;
 mod x25519;
 
 pub use activity::Activity;
 pub use allowed_ips::AllowedIps;
+pub use device::{
+    AllowedIpAction, ApplyError, Device, DeviceChange, PeerChange, PeerStatus, PrivateKeyChange,
+};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, LocalAddress};
+pub use index::{GENERATION_BITS, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_COUNT_MAX};
+pub use inner::InnerHeader;
 pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::{MessageError, MessageType};
+pub use output::{HandshakeCounters, Output, SessionEvent};
 pub use padding::padded_len;
 pub use replay::{ReplayError, ReplayWindow};
 pub use session::{Session, SessionParameters, nonce};

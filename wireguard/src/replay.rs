@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn full_window_is_accepted_in_any_order_once() {
-        let orders: [(Vec<u64>, Option<(u64, bool)>); 6] = [
+        /// Counters that are all accepted, and then one more with its verdict.
+        type Round = (Vec<u64>, Option<(u64, bool)>);
+        let orders: [Round; 6] = [
             ((1..=REPLAY_WINDOW).collect(), Some((0, true))),
             ((2..=REPLAY_WINDOW + 1).collect(), Some((1, true))),
             ((0..=REPLAY_WINDOW).rev().collect(), None),
