@@ -2,4 +2,4 @@
 //! benchmarks can drive its parts.
 #![deny(unsafe_code)]
 
-pub mod dataplane;
+pub mod topology;
