@@ -140,6 +140,7 @@ impl OneFamily {
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         options::allow_fragmentation(socket.as_fd(), domain == Domain::IPV6)?;
+        options::disable_timestamps(&socket)?;
         options::enlarge_buffers(&socket);
         Ok(Self { socket, state })
     }

@@ -22,6 +22,12 @@ pub(super) fn allow_fragmentation(fd: BorrowedFd<'_>, is_v6: bool) -> io::Result
     Ok(())
 }
 
+/// Switches off receive timestamps, which quinn-udp 0.6 asks for: with them the control messages of a GRO train
+/// outgrow its buffer, and the kernel cuts off the last one, the ECN mark.
+pub(super) fn disable_timestamps(socket: &UdpSocket) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::ReceiveTimestampns, &false)?)
+}
+
 /// Asks for large buffers, beyond the sysctl limits where the process may. Smaller ones still work.
 pub(super) fn enlarge_buffers(socket: &UdpSocket) {
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_LEN).is_err() {

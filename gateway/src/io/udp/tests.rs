@@ -56,7 +56,7 @@ fn a_burst_arrives_whole_in_order_with_marks_and_addresses() {
         for (i, datagram) in received.into_iter().enumerate() {
             let expected: &[u8] = if i == 40 { &[99; 10] } else { &[i as u8; 1000] };
             assert_eq!(pool.data(&datagram.frame), expected);
-            assert_eq!(datagram.ecn, 0b10);
+            assert_eq!(datagram.ecn, 0b10, "{remote} datagram {i}");
             assert_eq!(datagram.endpoint.local.unwrap().ip, remote.ip());
             pool.release(datagram.frame);
         }
