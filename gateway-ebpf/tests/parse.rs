@@ -1,5 +1,4 @@
 //! The parser and the decision on the host: any bytes, and the table that the kernel is tested with too.
-#![expect(clippy::tests_outside_test_module, reason = "an integration test is all tests")]
 
 mod frames;
 

@@ -1,15 +1,14 @@
-//! The XDP program in the kernel, frame by frame: verdict and counter (`BPF_PROG_TEST_RUN`; needs root).
-#![expect(clippy::tests_outside_test_module, reason = "an integration test is all tests")]
-
-#[path = "../../gateway-ebpf/tests/frames/mod.rs"]
-mod frames;
-mod support;
+//! The program frame by frame: verdict and counter (`BPF_PROG_TEST_RUN`).
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use frames::Case;
 use gateway::xdp::{Error, Reason, Role, Steering};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_index, socket, socket_with};
+
+use crate::{
+    frames::{self, Case},
+    report,
+};
 
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
@@ -76,22 +75,23 @@ impl Bench {
 
 #[test]
 fn program_passes_the_verifier_within_its_budget() {
-    if !support::unless_root("program_passes_the_verifier_within_its_budget") {
+    if !report::unless_root("program_passes_the_verifier_within_its_budget") {
         return;
     }
     let verification = gateway::xdp::verify().unwrap();
     let count = verification.instruction_count.unwrap_or(0);
     let bench = Bench::with_socket(BOTH).0;
     let time = |frame: &[u8]| bench.steering.test_run(frame, 200_000).unwrap().1.as_nanos();
-    support::note(
+    report::note(
         "XDP program",
         &format!(
-            "verifier walked {count} instructions, translated {} bytes; ns per frame: data v4 {}, v6 {}; inner v4 {}, v6 {}",
+            "verifier walked {count} instructions, translated {} bytes; ns per frame: data v4 {}, v6 {}; inner v4 {}, v6 {}; ARP {}",
             verification.translated_len.unwrap_or(0),
             time(&frames::data_v4()),
             time(&frames::data_v6()),
             time(&frames::inner_v4()),
             time(&frames::inner_v6()),
+            time(&frames::with(frames::data_v4(), 12, &[8, 6])),
         ),
     );
     assert!(count <= INSTRUCTION_BUDGET, "{count} instructions");
@@ -99,7 +99,7 @@ fn program_passes_the_verifier_within_its_budget() {
 
 #[test]
 fn what_cannot_be_parsed_is_passed_and_counted() {
-    if !support::unless_root("what_cannot_be_parsed_is_passed_and_counted") {
+    if !report::unless_root("what_cannot_be_parsed_is_passed_and_counted") {
         return;
     }
     for role in [UPLINK, DOWNLINK, BOTH] {
@@ -109,28 +109,28 @@ fn what_cannot_be_parsed_is_passed_and_counted() {
 
 #[test]
 fn uplink_redirects_data_to_us_and_passes_the_rest() {
-    if support::unless_root("uplink_redirects_data_to_us_and_passes_the_rest") {
+    if report::unless_root("uplink_redirects_data_to_us_and_passes_the_rest") {
         Bench::with_socket(UPLINK).0.check(frames::uplink());
     }
 }
 
 #[test]
 fn downlink_redirects_packets_to_allowed_ips_and_passes_the_rest() {
-    if support::unless_root("downlink_redirects_packets_to_allowed_ips_and_passes_the_rest") {
+    if report::unless_root("downlink_redirects_packets_to_allowed_ips_and_passes_the_rest") {
         Bench::with_socket(DOWNLINK).0.check(frames::downlink());
     }
 }
 
 #[test]
 fn both_roles_on_one_interface_go_together() {
-    if support::unless_root("both_roles_on_one_interface_go_together") {
+    if report::unless_root("both_roles_on_one_interface_go_together") {
         Bench::with_socket(BOTH).0.check(frames::both());
     }
 }
 
 #[test]
 fn a_frame_cut_off_anywhere_is_passed() {
-    if !support::unless_root("a_frame_cut_off_anywhere_is_passed") {
+    if !report::unless_root("a_frame_cut_off_anywhere_is_passed") {
         return;
     }
     let (bench, _socket) = Bench::with_socket(BOTH);
@@ -145,7 +145,7 @@ fn a_frame_cut_off_anywhere_is_passed() {
 
 #[test]
 fn without_a_socket_everything_is_passed() {
-    if !support::unless_root("without_a_socket_everything_is_passed") {
+    if !report::unless_root("without_a_socket_everything_is_passed") {
         return;
     }
     let bench = Bench::new(BOTH);
@@ -159,7 +159,7 @@ fn without_a_socket_everything_is_passed() {
 
 #[test]
 fn a_closed_socket_is_taken_out_of_the_map() {
-    if !support::unless_root("a_closed_socket_is_taken_out_of_the_map") {
+    if !report::unless_root("a_closed_socket_is_taken_out_of_the_map") {
         return;
     }
     let (bench, socket) = Bench::with_socket(UPLINK);
@@ -170,7 +170,7 @@ fn a_closed_socket_is_taken_out_of_the_map() {
 
 #[test]
 fn changed_tables_change_what_is_steered() {
-    if !support::unless_root("changed_tables_change_what_is_steered") {
+    if !report::unless_root("changed_tables_change_what_is_steered") {
         return;
     }
     let (mut bench, _socket) = Bench::with_socket(BOTH);
@@ -198,7 +198,7 @@ fn changed_tables_change_what_is_steered() {
 
 #[test]
 fn an_interface_that_was_detached_is_passed_and_starts_again_from_zero() {
-    if !support::unless_root("an_interface_that_was_detached_is_passed_and_starts_again_from_zero") {
+    if !report::unless_root("an_interface_that_was_detached_is_passed_and_starts_again_from_zero") {
         return;
     }
     let mut bench = Bench::new(UPLINK);
@@ -212,7 +212,7 @@ fn an_interface_that_was_detached_is_passed_and_starts_again_from_zero() {
 
 #[test]
 fn misuse_is_an_error_that_names_the_interface() {
-    if !support::unless_root("misuse_is_an_error_that_names_the_interface") {
+    if !report::unless_root("misuse_is_an_error_that_names_the_interface") {
         return;
     }
     let mut bench = Bench::new(UPLINK);
