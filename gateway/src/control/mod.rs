@@ -1,0 +1,6 @@
+//! The control thread.
+
+pub mod netlink;
+pub mod readable;
+pub mod settings;
+pub mod uapi;
