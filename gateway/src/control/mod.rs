@@ -1,5 +1,6 @@
 //! The control thread.
 
+pub mod config_file;
 pub mod netlink;
 pub mod readable;
 pub mod settings;
