@@ -5,3 +5,5 @@
 pub mod clock;
 pub mod dataplane;
 pub mod io;
+pub mod topology;
+pub mod xdp;

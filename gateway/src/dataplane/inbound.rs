@@ -148,7 +148,7 @@ impl Engine {
         if session.confirm() {
             self.note(SessionEvent::Confirmed { local_index });
         }
-        if session.wants_rekey_on_receive(now) && data.may_ask_rekey(now) {
+        if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });
         }
         if data.peer.activity.note() {

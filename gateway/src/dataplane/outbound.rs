@@ -190,7 +190,7 @@ impl Engine {
     fn mark_sent(&mut self, data: &DataSession, bytes: u64, now: Time) {
         data.peer.activity.sent(now, bytes, true);
         let local_index = data.session.local_index();
-        if data.session.wants_rekey_on_send(now) && data.may_ask_rekey(now) {
+        if data.session.wants_rekey_on_send(now) {
             self.note(SessionEvent::RekeyOnSend { local_index });
         }
         if data.peer.activity.note() {
