@@ -2,4 +2,6 @@
 //! benchmarks can drive its parts.
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod topology;
