@@ -171,11 +171,11 @@ impl Interface {
 ///
 /// The serializer's.
 pub fn mac_text<S: Serializer>(mac: &[u8; 6], serializer: S) -> Result<S::Ok, S::Error> {
-    let [a, b, c, d, e, f] = mac;
-    serializer.collect_str(&format_args!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+    let bytes = mac.map(|byte| format!("{byte:02x}"));
+    serializer.collect_str(&bytes.join(":"))
 }
 
-#[expect(clippy::ref_option, reason = "the signature serde calls")]
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature serde calls")]
 fn optional_mac_text<S: Serializer>(mac: &Option<[u8; 6]>, serializer: S) -> Result<S::Ok, S::Error> {
     match mac {
         Some(mac) => mac_text(mac, serializer),

@@ -403,22 +403,22 @@ fn partner(facts: &Facts) -> Option<Finding> {
             finding(Level::Unknown, topic, format!("{name} does not tell its offloads")).by(off(name)),
         );
     };
-    let harmful: Vec<_> = features
-        .active
-        .iter()
-        .map(String::as_str)
-        .filter(|feature| {
-            feature.starts_with("tx-checksum-")
-                || *feature == "tx-generic-segmentation"
-                || (feature.starts_with("tx-") && feature.ends_with("-segmentation"))
-        })
-        .collect();
+    let harmful: Vec<_> =
+        features.active.iter().map(String::as_str).filter(|feature| leaves_work(feature)).collect();
     Some(if harmful.is_empty() {
         finding(Level::Fine, topic, format!("{name} sends whole packets with checksums"))
     } else {
         let what = format!("{name} leaves checksums or segmentation to us, which XDP packets do not get");
         finding(Level::Warning, topic, what).by(off(name))
     })
+}
+
+/// Segmentation of tunnelled packets alone (`tx-gre-segmentation` and the like) does nothing without these.
+fn leaves_work(feature: &str) -> bool {
+    feature.starts_with("tx-checksum-")
+        || feature == "tx-generic-segmentation"
+        || feature == "tx-udp-segmentation"
+        || (feature.starts_with("tx-tcp") && feature.ends_with("-segmentation"))
 }
 
 fn numa(facts: &Facts) -> Finding {

@@ -206,6 +206,10 @@ fn a_veth_is_judged_by_its_other_end() {
     offloading.partner.as_mut().expect("partner").features = active(&["tx-checksum-ip-generic"]);
     assert_eq!(level(&offloading), Level::Warning);
 
+    let mut tunnels_only = veth();
+    tunnels_only.partner.as_mut().expect("partner").features = active(&["tx-gre-segmentation", "rx-gro"]);
+    assert_eq!(level(&tunnels_only), Level::Fine);
+
     let mut elsewhere = veth();
     elsewhere.partner = None;
     assert_eq!(level(&elsewhere), Level::Unknown);
