@@ -3,5 +3,9 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod dataplane;
+pub mod io;
 pub mod topology;
+pub mod xdp;

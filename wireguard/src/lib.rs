@@ -1,1 +1,57 @@
-//! WireGuard, sans-IO.
+//! WireGuard, sans-IO: no sockets, no clock, no threads.
+//!
+//! [`Device`] does handshakes, timers and peers for one owner; [`Session`] seals and opens packets for any number
+//! of threads. Time, randomness and addresses are arguments. What is deliberately absent: reading a clock,
+//! talking to a network, batch encryption (crate `aead`), and anything that knows of interfaces.
+//!
+//! Sources: the WireGuard paper (Donenfeld, 2017-2020), the Noise framework revision 34, RFC 6479, and the Linux
+//! kernel's `drivers/net/wireguard` where the paper leaves something open.
+
+#![forbid(unsafe_code)]
+
+mod activity;
+mod allowed_ips;
+pub mod constants;
+pub mod cookie;
+mod device;
+mod drop_reason;
+mod endpoint;
+mod index;
+mod index_table;
+mod inner;
+mod keypairs;
+mod keys;
+pub mod message;
+mod noise;
+mod output;
+mod padding;
+mod peer;
+mod peer_table;
+mod replay;
+mod session;
+#[cfg(test)]
+mod test_vectors;
+mod time;
+mod timers;
+mod x25519;
+
+pub use activity::Activity;
+pub use allowed_ips::AllowedIps;
+pub use device::{
+    AllowedIpAction, ApplyError, Device, DeviceChange, PeerChange, PeerStatus, PrivateKeyChange,
+};
+pub use drop_reason::DropReason;
+pub use endpoint::{Endpoint, LocalAddress};
+pub use index::{GENERATION_BITS, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_COUNT_MAX};
+pub use inner::InnerHeader;
+pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
+pub use message::{MessageError, MessageType};
+pub use output::{HandshakeCounters, Output, SessionEvent};
+pub use padding::padded_len;
+pub use replay::{ReplayError, ReplayWindow};
+pub use session::{Session, SessionParameters, nonce};
+pub use time::{Now, Time, UnixTime};
+
+/// A peer's slot in its device. Dense, so it may index an array; reused some time after its peer is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);

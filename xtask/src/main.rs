@@ -1,2 +1,58 @@
-//! xtask.
-fn main() {}
+//! `cargo xtask`: everything a developer or CI runs, in one word each.
+
+mod command;
+mod demo;
+mod ebpf;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores. Each brings what it needs: there is nothing to install by hand.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what this machine lacks to build and test (Debian packages, bpf-linker).
+    Setup,
+    /// Build the XDP program that `wgx` embeds.
+    BuildEbpf {
+        /// With a log record per frame, for the laboratory.
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Show the gateway at work: clients, gateway and server in network namespaces.
+    Demo(demo::Args),
+    /// Check everything that CI checks.
+    Test,
+    /// What CI runs: `test`, and a test that was skipped fails it.
+    Ci,
+    /// Check the structure of the sources (part of `test`).
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Setup => setup::run(),
+        Task::BuildEbpf { trace } => setup::run().and_then(|()| ebpf::build(trace)),
+        Task::Demo(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| demo::run(args)),
+        Task::Test => test::run(test::Skips::from_environment()),
+        Task::Ci => test::run(test::Skips::Fail),
+        Task::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use aead::{Packet, TAG_LEN};
+use aead::Packet;
 use arrayvec::ArrayVec;
 use gateway_ebpf::parse::{self, ETHERNET_LEN, Ip};
-use wireguard::message::{DATA_HEADER_LEN, MessageType};
-use wireguard::{Endpoint, ReplayError, SessionEvent, Time};
+use wireguard::message::{TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use wireguard::{Endpoint, MessageType, ReplayError, SessionEvent, Time};
+use zerocopy::FromBytes;
 
 use super::counters::Verdict;
 use super::encap::write_ethernet;
@@ -63,7 +64,10 @@ impl Engine {
         let Datagram { frame, endpoint, ecn } = datagram;
         let bytes = pool.data(&frame);
         let (receiver, counter) = match MessageType::classify(bytes) {
-            Ok(MessageType::Data { receiver, counter }) => (receiver, counter),
+            Ok(MessageType::Transport) => match TransportHeader::ref_from_prefix(bytes) {
+                Ok((header, _)) => (header.receiver_index.get(), header.counter.get()),
+                Err(_) => return self.drop_frame(pool, frame, Verdict::DropMalformed),
+            },
             Ok(_) => {
                 let event = WorkerEvent::Handshake { datagram: bytes.to_vec(), source: endpoint };
                 let queued = self.shared.mailbox.push(event);
@@ -92,7 +96,7 @@ impl Engine {
         for chunk in messages.chunks_mut(BATCH_MAX) {
             let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
             for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
-                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[DATA_HEADER_LEN..] });
+                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[TRANSPORT_HEADER_LEN..] });
             }
             let authentic = self.aead.open(&mut packets);
             for (index, message) in chunk.iter_mut().enumerate() {
@@ -124,7 +128,7 @@ impl Engine {
             match replay.accept(message.counter) {
                 Ok(()) => {
                     bytes += frame.len() as u64;
-                    carries_data |= frame.len() > DATA_HEADER_LEN + TAG_LEN;
+                    carries_data |= frame.len() > TRANSPORT_OVERHEAD;
                     last = Some(message.source);
                 }
                 Err(ReplayError::Seen) => message.refused = Some(Verdict::DropReplayed),
@@ -144,7 +148,7 @@ impl Engine {
         if session.confirm() {
             self.note(SessionEvent::Confirmed { local_index });
         }
-        if session.wants_rekey_on_receive(now) && data.may_ask_rekey(now) {
+        if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });
         }
         if data.peer.activity.note() {
@@ -166,8 +170,8 @@ impl Engine {
     }
 
     fn deliver_message(&mut self, pool: &mut FramePool, data: &DataSession, mut frame: Frame, outer_ecn: u8) {
-        let opened_len = frame.len() - DATA_HEADER_LEN - TAG_LEN;
-        frame.trim_front(DATA_HEADER_LEN);
+        let opened_len = frame.len() - TRANSPORT_OVERHEAD;
+        frame.trim_front(TRANSPORT_HEADER_LEN);
         frame.set_len(opened_len);
         if opened_len == 0 {
             return self.drop_frame(pool, frame, Verdict::KeepaliveReceived);

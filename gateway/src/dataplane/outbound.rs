@@ -6,8 +6,9 @@ use std::sync::Arc;
 use aead::{Packet, TAG_LEN};
 use arrayvec::ArrayVec;
 use gateway_ebpf::parse;
-use wireguard::message::{DATA_HEADER_LEN, write_data_header};
+use wireguard::message::{TRANSPORT_HEADER_LEN, TransportHeader};
 use wireguard::{SessionEvent, Time, padded_len};
+use zerocopy::IntoBytes;
 
 use super::counters::Verdict;
 use super::engine::{BATCH_MAX, Engine};
@@ -129,13 +130,14 @@ impl Engine {
         let inner_len = frame.len();
         let ecn = parse::ip(pool.data(&frame)).map_or(0, |inner| inner.ecn());
         let padded = padded_len(inner_len, self.tables.load().tunnel_mtu);
-        let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(DATA_HEADER_LEN);
+        let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(TRANSPORT_HEADER_LEN);
         if !fits {
             return self.drop_frame(pool, frame, Verdict::DropTooBig);
         }
         let message = pool.data_mut(&mut frame);
-        write_data_header(message, data.session.remote_index(), counter);
-        message[DATA_HEADER_LEN + inner_len..].fill(0);
+        let header = TransportHeader::new(data.session.remote_index(), counter);
+        message[..TRANSPORT_HEADER_LEN].copy_from_slice(header.as_bytes());
+        message[TRANSPORT_HEADER_LEN + inner_len..].fill(0);
         frames.push(frame);
         outgoing.push(Outgoing { counter, ecn });
     }
@@ -148,7 +150,7 @@ impl Engine {
         for chunk in outgoing.chunks(BATCH_MAX) {
             let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
             for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
-                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[DATA_HEADER_LEN..] });
+                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[TRANSPORT_HEADER_LEN..] });
             }
             self.aead.seal(&mut packets);
         }
@@ -188,7 +190,7 @@ impl Engine {
     fn mark_sent(&mut self, data: &DataSession, bytes: u64, now: Time) {
         data.peer.activity.sent(now, bytes, true);
         let local_index = data.session.local_index();
-        if data.session.wants_rekey_on_send(now) && data.may_ask_rekey(now) {
+        if data.session.wants_rekey_on_send(now) {
             self.note(SessionEvent::RekeyOnSend { local_index });
         }
         if data.peer.activity.note() {

@@ -47,7 +47,7 @@ impl Publisher {
             shared,
             fast_links,
             peers: BTreeMap::new(),
-            allowed_ips: AllowedIps::default(),
+            allowed_ips: AllowedIps::new(),
             network: Network::default(),
             fib: Fib::default(),
             tunnel_index: 0,
@@ -111,7 +111,7 @@ impl Publisher {
 
     /// Replaces cryptokey routing as a whole.
     pub fn set_allowed_ips(&mut self, allowed_ips: &AllowedIps<PeerId>) {
-        let mut published = AllowedIps::default();
+        let mut published = AllowedIps::new();
         for (prefix, id) in allowed_ips.iter() {
             if let Some(peer) = self.peers.get(id) {
                 published.insert(prefix, Arc::clone(&peer.entry));

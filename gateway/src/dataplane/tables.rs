@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use aead::Key;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use wireguard::{Activity, AllowedIps, Endpoint, IndexPermutation, PeerId, Session, Time};
+use wireguard::{Activity, AllowedIps, Endpoint, IndexPermutation, PeerId, Session};
 
 use super::encap::OuterHeader;
 use super::fib::Fib;
@@ -40,7 +38,7 @@ impl Shared {
 }
 
 /// One immutable routing snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tables {
     /// Cryptokey routing, device-wide and for both directions.
     pub allowed_ips: AllowedIps<Arc<PeerEntry>>,
@@ -50,6 +48,12 @@ pub struct Tables {
     pub tunnel_mtu: usize,
     /// The UDP port peers send to.
     pub listen_port: u16,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { allowed_ips: AllowedIps::new(), fib: Fib::default(), tunnel_mtu: 0, listen_port: 0 }
+    }
 }
 
 /// What workers know of a peer.
@@ -97,11 +101,7 @@ pub struct DataSession {
     pub sealing: Key,
     /// Opens what is received.
     pub opening: Key,
-    rekey_asked_at: AtomicU64,
 }
-
-/// Between two requests for the same session's successor; a new handshake takes 5 s to be retried anyway.
-const REKEY_ASK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl DataSession {
     /// Expands the keys of `session`.
@@ -111,19 +111,7 @@ impl DataSession {
             opening: Key::new(session.receiving_key()),
             session,
             peer,
-            rekey_asked_at: AtomicU64::new(0),
         }
-    }
-
-    /// Whether to ask control for a new session now: `true` at most four times a second, so that traffic on
-    /// an old session does not flood the mailbox.
-    pub fn may_ask_rekey(&self, now: Time) -> bool {
-        let asked_at = self.rekey_asked_at.load(Ordering::Relaxed);
-        if asked_at != 0 && now.saturating_since(Time(asked_at)) < REKEY_ASK_INTERVAL {
-            return false;
-        }
-        self.rekey_asked_at.store(now.0.max(1), Ordering::Relaxed);
-        true
     }
 }
 
@@ -152,7 +140,7 @@ impl SessionTable {
 
     /// The session that receives under `local_index`.
     pub fn lookup(&self, local_index: u32) -> Option<Arc<DataSession>> {
-        let slot = self.permutation.slot(local_index) as usize;
+        let slot = self.permutation.slot_of(local_index).slot as usize;
         let chunk = self.chunks.get(slot / CHUNK_LEN)?.get()?;
         chunk[slot % CHUNK_LEN].load_full().filter(|held| held.session.local_index() == local_index)
     }
@@ -160,7 +148,7 @@ impl SessionTable {
     /// Puts `session` in its slot and returns the one that was there; `Err` when the index names a slot
     /// beyond the table, which the device's bound on sessions rules out.
     pub(super) fn insert(&self, session: Arc<DataSession>) -> Result<Option<Arc<DataSession>>, SlotOutOfRange> {
-        let slot = self.permutation.slot(session.session.local_index()) as usize;
+        let slot = self.permutation.slot_of(session.session.local_index()).slot as usize;
         let chunk = self.chunks.get(slot / CHUNK_LEN).ok_or(SlotOutOfRange(slot))?;
         let chunk = chunk.get_or_init(|| (0..CHUNK_LEN).map(|_| Slot::empty()).collect());
         Ok(chunk[slot % CHUNK_LEN].swap(Some(session)))
@@ -169,7 +157,7 @@ impl SessionTable {
     /// Empties the slot of `local_index` if that session is still there.
     pub(super) fn remove(&self, local_index: u32) -> Option<Arc<DataSession>> {
         let held = self.lookup(local_index)?;
-        let slot = self.permutation.slot(local_index) as usize;
+        let slot = self.permutation.slot_of(local_index).slot as usize;
         self.chunks[slot / CHUNK_LEN].get()?[slot % CHUNK_LEN].store(None);
         Some(held)
     }

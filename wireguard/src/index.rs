@@ -1,0 +1,121 @@
+//! Receiver indices: a keyed permutation of (slot, generation), so that a look-up is an array access and a
+//! stranger can neither guess an index nor tell that two belong together.
+//!
+//! The permutation is Speck32/64 (Beaulieu et al., 2013), a block cipher of just this width. It hides an order,
+//! not a secret: packets are authenticated by their AEAD alone.
+
+use std::fmt;
+
+/// Bits of the slot number: four live indices for each of 2^20 peers.
+pub const SLOT_BITS: u32 = 22;
+/// Bits of the generation, which tells apart the users of one slot over time.
+pub const GENERATION_BITS: u32 = 32 - SLOT_BITS;
+/// Slots of a device.
+pub const SLOT_COUNT_MAX: usize = 1 << SLOT_BITS;
+
+const ROUND_COUNT: usize = 22;
+
+/// What an index stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IndexSlot {
+    /// Place in the table of indices, below [`SLOT_COUNT_MAX`] and dense.
+    pub slot: u32,
+    /// How often the slot was used before, modulo 2^[`GENERATION_BITS`].
+    pub generation: u32,
+}
+
+/// The permutation of one device. Cheap to copy: workers keep their own.
+#[derive(Clone, Copy)]
+pub struct IndexPermutation {
+    round_keys: [u16; ROUND_COUNT],
+}
+
+impl IndexPermutation {
+    /// Expands a random key.
+    pub fn new(key: u64) -> Self {
+        let mut round_key = key as u16;
+        let mut expansion = [(key >> 16) as u16, (key >> 32) as u16, (key >> 48) as u16];
+        let mut round_keys = [0; ROUND_COUNT];
+        for (round, slot) in round_keys.iter_mut().enumerate() {
+            *slot = round_key;
+            let word = &mut expansion[round % 3];
+            *word = round_key.wrapping_add(word.rotate_right(7)) ^ round as u16;
+            round_key = round_key.rotate_left(2) ^ *word;
+        }
+        Self { round_keys }
+    }
+
+    /// The index that goes over the wire. Bits beyond the widths are cut off.
+    pub fn index_of(&self, slot: IndexSlot) -> u32 {
+        let plain = (slot.generation << SLOT_BITS) | (slot.slot & (SLOT_COUNT_MAX as u32 - 1));
+        self.permute(plain)
+    }
+
+    /// What an index from the wire stands for, if it is one of ours: compare the generation.
+    pub fn slot_of(&self, index: u32) -> IndexSlot {
+        let plain = self.unpermute(index);
+        IndexSlot { slot: plain & (SLOT_COUNT_MAX as u32 - 1), generation: plain >> SLOT_BITS }
+    }
+
+    fn permute(&self, block: u32) -> u32 {
+        let (mut high, mut low) = ((block >> 16) as u16, block as u16);
+        for round_key in self.round_keys {
+            high = high.rotate_right(7).wrapping_add(low) ^ round_key;
+            low = low.rotate_left(2) ^ high;
+        }
+        (u32::from(high) << 16) | u32::from(low)
+    }
+
+    fn unpermute(&self, block: u32) -> u32 {
+        let (mut high, mut low) = ((block >> 16) as u16, block as u16);
+        for round_key in self.round_keys.into_iter().rev() {
+            low = (low ^ high).rotate_right(2);
+            high = (high ^ round_key).wrapping_sub(low).rotate_left(7);
+        }
+        (u32::from(high) << 16) | u32::from(low)
+    }
+}
+
+impl fmt::Debug for IndexPermutation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IndexPermutation(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The published vector of Speck32/64.
+    #[test]
+    fn permutation_is_speck() {
+        let permutation = IndexPermutation::new(0x1918_1110_0908_0100);
+        assert_eq!(permutation.permute(0x6574_694c), 0xa868_42f2);
+        assert_eq!(permutation.unpermute(0xa868_42f2), 0x6574_694c);
+    }
+
+    #[test]
+    fn neighbouring_slots_have_unrelated_indices() {
+        let permutation = IndexPermutation::new(0x0123_4567_89ab_cdef);
+        let index = |slot| permutation.index_of(IndexSlot { slot, generation: 0 });
+        let flipped: u32 = (0..1000).map(|slot| (index(slot) ^ index(slot + 1)).count_ones()).sum();
+        assert!((15_000..17_000).contains(&flipped), "{flipped} of 32000 bits differ");
+    }
+
+    proptest! {
+        #[test]
+        fn index_leads_back_to_its_slot(key: u64, slot in 0..SLOT_COUNT_MAX as u32, generation in 0u32..1 << GENERATION_BITS) {
+            let permutation = IndexPermutation::new(key);
+            let place = IndexSlot { slot, generation };
+            prop_assert_eq!(permutation.slot_of(permutation.index_of(place)), place);
+        }
+
+        #[test]
+        fn any_index_is_some_slots(key: u64, index: u32) {
+            let permutation = IndexPermutation::new(key);
+            prop_assert_eq!(permutation.index_of(permutation.slot_of(index)), index);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Keys: public ones that may be shown, secret ones that are erased when dropped and never printed.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::x25519;
+
+/// Bytes of every key of WireGuard.
+pub const KEY_LEN: usize = 32;
+
+/// A peer's static Curve25519 public key. Prints as base64, the way `wg` does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; KEY_LEN]);
+
+impl PublicKey {
+    /// Any 32 bytes are a public key; low-order points are refused at the handshake.
+    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key as it goes over the wire.
+    pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+/// Our static Curve25519 private key, clamped as RFC 7748 section 5 says.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PrivateKey([u8; KEY_LEN]);
+
+impl PrivateKey {
+    /// Clamps `bytes`, so that what reads back is what is used.
+    pub const fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
+        bytes[0] &= 0b1111_1000;
+        bytes[31] = (bytes[31] & 0b0111_1111) | 0b0100_0000;
+        Self(bytes)
+    }
+
+    /// The clamped secret: for `wg show private-key` only.
+    pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// The public key that belongs to it.
+    pub fn public_key(&self) -> PublicKey {
+        x25519::Secret::from_private_key(self).public_key()
+    }
+}
+
+impl PartialEq for PrivateKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for PrivateKey {}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(redacted)")
+    }
+}
+
+/// The symmetric key that two peers may share beside their key pairs. All zeros is the same as none.
+#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
+pub struct PresharedKey([u8; KEY_LEN]);
+
+impl PresharedKey {
+    /// Any 32 bytes; zeros clear the key.
+    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret: for the handshake and `wg show preshared-keys` only.
+    pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// Whether there is one.
+    pub fn is_set(&self) -> bool {
+        !bool::from(self.0.ct_eq(&[0; KEY_LEN]))
+    }
+}
+
+impl fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresharedKey(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PresharedKey, PrivateKey, PublicKey};
+
+    #[test]
+    fn private_key_is_clamped_when_set() {
+        let key = PrivateKey::from_bytes([0xff; 32]);
+        assert_eq!(key.as_bytes()[0], 0xf8);
+        assert_eq!(key.as_bytes()[31], 0x7f);
+        assert_eq!(PrivateKey::from_bytes([0; 32]).as_bytes()[31], 0x40);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        assert_eq!(format!("{:?}", PrivateKey::from_bytes([0x41; 32])), "PrivateKey(redacted)");
+        assert_eq!(format!("{:?}", PresharedKey::from_bytes([0x41; 32])), "PresharedKey(redacted)");
+    }
+
+    #[test]
+    fn public_key_prints_as_wg_prints_it() {
+        let text = format!("{}", PublicKey::from_bytes([0; 32]));
+        assert_eq!(text, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    }
+}

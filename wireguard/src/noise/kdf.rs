@@ -1,0 +1,98 @@
+//! BLAKE2s, keyed BLAKE2s, and HKDF over HMAC-BLAKE2s (paper section 5.4; RFC 7693, RFC 2104, RFC 5869).
+
+use blake2::{
+    Blake2s256, Blake2sMac, Digest,
+    digest::{FixedOutput, KeyInit, Mac, Update, consts::U16},
+};
+use hmac::SimpleHmac;
+use zeroize::Zeroizing;
+
+/// Output of BLAKE2s-256, and the size of all keys.
+pub(crate) const HASH_LEN: usize = 32;
+
+/// A secret of hash length, erased when dropped.
+pub(crate) type SecretHash = Zeroizing<[u8; HASH_LEN]>;
+
+/// BLAKE2s-256 of the concatenation of `parts`.
+pub(crate) fn hash(parts: &[&[u8]]) -> [u8; HASH_LEN] {
+    let mut hasher = Blake2s256::new();
+    for part in parts {
+        Update::update(&mut hasher, part);
+    }
+    hasher.finalize_fixed().into()
+}
+
+/// Keyed BLAKE2s with 16 bytes of output, the MAC of mac1, mac2 and cookies. Keys have at most 32 bytes.
+pub(crate) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    let mut mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(key).expect("keys have at most 32 bytes");
+    for part in parts {
+        Mac::update(&mut mac, part);
+    }
+    mac.finalize_fixed().into()
+}
+
+/// HMAC-BLAKE2s-256: the construction with two pads, not the keyed mode of the hash.
+fn hmac(key: &[u8; HASH_LEN], parts: &[&[u8]]) -> SecretHash {
+    let mut hmac =
+        <SimpleHmac<Blake2s256> as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+    for part in parts {
+        Mac::update(&mut hmac, part);
+    }
+    Zeroizing::new(hmac.finalize_fixed().into())
+}
+
+/// The first `N` outputs of HKDF with `key` as salt and `input` as keying material.
+pub(crate) fn kdf<const N: usize>(key: &[u8; HASH_LEN], input: &[u8]) -> [SecretHash; N] {
+    let extracted = hmac(key, &[input]);
+    let mut outputs: [SecretHash; N] = std::array::from_fn(|_| SecretHash::default());
+    for index in 0..N {
+        let number = [index as u8 + 1];
+        outputs[index] = if index == 0 {
+            hmac(&extracted, &[&number])
+        } else {
+            hmac(&extracted, &[outputs[index - 1].as_slice(), &number])
+        };
+    }
+    outputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_vectors::hex32;
+
+    /// RFC 7693 appendix B.
+    #[test]
+    fn hash_matches_the_rfc() {
+        let expected = hex32("508c5e8c327c14e2e1a72ba34eeb452f37458b209ed63a294d999b4c86675982");
+        assert_eq!(hash(&[b"abc"]), expected);
+        assert_eq!(hash(&[b"a", b"", b"bc"]), expected);
+    }
+
+    /// HMAC by its definition in RFC 2104 over the hash of the test above.
+    #[test]
+    fn hmac_is_the_construction_with_two_pads() {
+        let key: [u8; 32] = std::array::from_fn(|index| index as u8);
+        let message = b"message of any length";
+        let mut pads = [[0x36; 64], [0x5c; 64]];
+        for pad in &mut pads {
+            for (byte, key_byte) in pad.iter_mut().zip(key) {
+                *byte ^= key_byte;
+            }
+        }
+        let inner = hash(&[&pads[0], message]);
+        assert_eq!(*hmac(&key, &[message]), hash(&[&pads[1], &inner]));
+    }
+
+    #[test]
+    fn kdf_chains_each_output_into_the_next() {
+        let key = [7; 32];
+        let [first, second, third] = kdf::<3>(&key, b"input");
+        let extracted = hmac(&key, &[b"input"]);
+        assert_eq!(*first, *hmac(&extracted, &[&[1]]));
+        assert_eq!(*second, *hmac(&extracted, &[&first[..], &[2]]));
+        assert_eq!(*third, *hmac(&extracted, &[&second[..], &[3]]));
+        let [alone] = kdf::<1>(&key, b"input");
+        assert_eq!(alone, first);
+    }
+}

@@ -1,0 +1,15 @@
+//! `cargo xtask demo`: the gateway at work in network namespaces.
+
+/// Options of the demo.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave the namespaces up and print how to look around.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs the demo.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let Args { keep: _ } = args;
+    anyhow::bail!("this checkout has no demo yet")
+}
