@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::Plan, topology::Interface};
+use crate::config::Plan;
 
 /// WireGuard gateway on the NIC queues
 #[derive(Clone, Debug, Parser)]
@@ -27,7 +27,6 @@ pub struct Cli {
 }
 
 #[derive(Clone, Debug, Subcommand)]
-#[expect(clippy::doc_markdown, reason = "doc comments here are help texts, shown as they are")]
 enum Command {
     /// Run the gateway in the foreground until SIGTERM or SIGINT
     Run(run::RunArgs),
@@ -37,26 +36,19 @@ enum Command {
     Check(check::CheckArgs),
 }
 
-/// What the subcommands need of the rest of the program.
-#[derive(Clone, Copy, Debug)]
-pub struct Parts {
-    /// Runs the gateway until it is told to stop.
-    pub run: fn(Plan) -> anyhow::Result<()>,
-    /// Attaches the XDP program to the interface for a moment and says in which mode that worked.
-    pub probe: fn(&Interface) -> anyhow::Result<String>,
-}
-
 /// Reads the arguments (which exits with 2 when they are wrong, 0 after `--help`) and does what they say.
-pub fn main(parts: Parts) -> ExitCode {
+///
+/// `start` runs a gateway by its plan until it is told to stop.
+pub fn main(start: fn(Plan) -> anyhow::Result<()>) -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = log::start(cli.log.as_deref()) {
         eprintln!("wgx: {error}");
         return ExitCode::from(2);
     }
     let done = match cli.command {
-        Command::Run(args) => run::execute(&args, parts.run),
+        Command::Run(args) => run::execute(&args, start),
         Command::Status(args) => status::execute(&args),
-        Command::Check(args) => check::execute(&args, parts.probe),
+        Command::Check(args) => check::execute(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("wgx: {error:#}");

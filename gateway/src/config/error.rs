@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::limits::{AEAD_NAMES, FRAME_COUNT_RANGE, MTU_RANGE};
+use super::limits::{FRAME_COUNT_RANGE, MTU_RANGE, aead_names};
 use crate::topology::InterfaceError;
 
 /// Why a configuration cannot be carried out.
@@ -103,7 +103,7 @@ pub enum ConfigError {
     )]
     FrameCountTooSmall { frame_count: u32, link_count: usize, minimum: u32 },
 
-    #[error("AEAD {name:?} is unknown: use one of {}", AEAD_NAMES.join(", "))]
+    #[error("AEAD {name:?} is unknown: use one of {}", aead_names().collect::<Vec<_>>().join(", "))]
     UnknownAead { name: String },
 
     #[error(

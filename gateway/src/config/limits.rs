@@ -24,8 +24,13 @@ pub const OUTER_LEN_MIN: u32 = 20 + 8 + 16 + 16;
 /// `wg-quick` has it.
 pub const MTU_DEFAULT: u32 = 1420;
 
-/// What `--aead` takes. `auto` measures nothing: it is the first the CPU can run.
-pub const AEAD_NAMES: &[&str] = &["auto", "avx512", "avx2", "aws-lc-rs", "portable"];
+/// The value of `--aead` that leaves the choice to the program.
+pub const AEAD_AUTO: &str = "auto";
+
+/// What `--aead` takes.
+pub fn aead_names() -> impl Iterator<Item = &'static str> {
+    std::iter::once(AEAD_AUTO).chain(aead::Aead::names())
+}
 
 /// The longest IP packet an Ethernet frame in `frame_len` bytes of memory can carry: less the headroom, the
 /// Ethernet header, one VLAN tag, and the padding and tag that sealing appends.

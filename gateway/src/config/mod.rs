@@ -11,6 +11,8 @@ mod plan;
 
 pub use error::ConfigError;
 pub use file::{CONFIG_LEN_MAX, Config};
-pub use limits::{AEAD_NAMES, FRAME_COUNT_RANGE, FRAME_HEADROOM, MTU_RANGE, frame_mtu_max, is_tunnel_name};
+pub use limits::{
+    AEAD_AUTO, FRAME_COUNT_RANGE, FRAME_HEADROOM, MTU_RANGE, aead_names, frame_mtu_max, is_tunnel_name,
+};
 pub use options::{IoMode, Options};
 pub use plan::{Link, Plan};

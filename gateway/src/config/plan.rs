@@ -14,8 +14,8 @@ use super::{
     error::ConfigError,
     file::Config,
     limits::{
-        AEAD_NAMES, FRAME_COUNT_PER_LINK, FRAME_COUNT_RANGE, MTU_DEFAULT, MTU_RANGE, OUTER_LEN_MAX,
-        OUTER_LEN_MIN, frame_mtu_max,
+        AEAD_AUTO, FRAME_COUNT_PER_LINK, FRAME_COUNT_RANGE, MTU_DEFAULT, MTU_RANGE, OUTER_LEN_MAX,
+        OUTER_LEN_MIN, aead_names, frame_mtu_max,
     },
     options::IoMode,
 };
@@ -58,7 +58,7 @@ pub struct Plan {
     pub numa_node: Option<u32>,
     /// Workers spin instead of sleeping.
     pub busy_poll: bool,
-    /// One of [`AEAD_NAMES`].
+    /// [`AEAD_AUTO`] or a name [`aead::Aead::by_name`] takes.
     pub aead: String,
     /// MTU of the tunnel in bytes.
     pub mtu: u16,
@@ -92,8 +92,8 @@ impl Plan {
         let options = &config.options;
         let io = config.io();
         let mut warnings = Vec::new();
-        let aead = options.aead.clone().unwrap_or_else(|| "auto".to_owned());
-        if !AEAD_NAMES.contains(&aead.as_str()) {
+        let aead = options.aead.clone().unwrap_or_else(|| AEAD_AUTO.to_owned());
+        if !aead_names().any(|name| name == aead) {
             return Err(ConfigError::UnknownAead { name: aead });
         }
         let interfaces = interfaces(config, machine)?;

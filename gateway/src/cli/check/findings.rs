@@ -90,12 +90,12 @@ pub fn assess(facts: &Facts) -> Vec<Finding> {
 /// The fastest rung of the ladder the driver lets us hope for; offloads marked as warnings may cost a rung.
 pub fn best_rung(facts: &Facts) -> &'static str {
     match (&facts.probe, facts.xdp_features) {
-        (_, Some(features)) if features.zero_copy => "AF_XDP, zero-copy",
         (Some(Ok(mode)), _) if mode.contains("generic") => "AF_XDP, generic mode",
-        (Some(Ok(_)), _) => "AF_XDP, driver mode (copy or zero-copy shows when it runs)",
+        (_, Some(features)) if features.zero_copy => "AF_XDP, zero-copy",
         (_, Some(features)) if features.driver_mode && features.redirect => "AF_XDP, driver mode with copy",
+        (Some(Ok(_)), _) => "AF_XDP, driver mode",
         (_, Some(_)) => "AF_XDP, generic mode",
-        (_, None) => "AF_XDP, mode unknown before it runs",
+        (_, None) => "AF_XDP, in a mode that shows when it runs",
     }
 }
 

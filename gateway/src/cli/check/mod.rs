@@ -2,14 +2,13 @@
 
 mod facts;
 mod findings;
+mod probe;
 mod report;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-
-use crate::topology::Interface;
 
 /// Arguments of `wgx check`.
 #[derive(Clone, Debug, Args)]
@@ -27,10 +26,10 @@ pub struct CheckArgs {
 }
 
 /// Looks, judges and prints; success when nothing found keeps `AF_XDP` from working.
-pub(super) fn execute(args: &CheckArgs, probe: fn(&Interface) -> Result<String>) -> Result<ExitCode> {
+pub(super) fn execute(args: &CheckArgs) -> Result<ExitCode> {
     let mut facts = facts::Facts::read(&args.interface)?;
     if args.probe {
-        facts.probe = Some(probe(&facts.interface).map_err(|error| format!("{error:#}")));
+        facts.probe = Some(probe::probe(&facts.interface).map_err(|error| format!("{error:#}")));
     }
     let report = report::Report::of(facts);
     if args.json {

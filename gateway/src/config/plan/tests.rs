@@ -189,7 +189,7 @@ const BAD: &[Case] = &[
         &["1680"],
     ),
     ("narrow uplink", |_, m| m.interfaces[1].mtu = 600, &["\"eth0\"", "600"]),
-    ("aead", |o, _| o.aead = Some("aes".to_owned()), &["\"aes\"", "aws-lc-rs"]),
+    ("aead", |o, _| o.aead = Some("aes".to_owned()), &["\"aes\"", "auto, aws-lc"]),
     ("core", |o, _| o.cores = "0,7".parse().ok(), &["CPU 7", "0,1,2,3"]),
     ("no cpus", |_, m| m.cpus.clear(), &["no CPU"]),
     ("no peers file", |o, _| o.peers = Some("/no/peers".into()), &["/no/peers", "wg setconf"]),
