@@ -101,7 +101,7 @@ mod tests {
             "wgx run wg0 --uplink",
             "wgx run wg0 --io dpdk",
             "wgx run wg0 --cores 5-1",
-            "wgx run wg0 --cores 4096",
+            "wgx run wg0 --cores 9999",
             "wgx run wg0 --mtu -1",
             "wgx run wg0 --mtu 99999999999",
             "wgx run wg0 --frob",

@@ -57,6 +57,11 @@ pub enum ConfigError {
     )]
     TunnelExists { name: String },
 
+    #[error(
+        "interface {interface:?} has an XDP program in {mode} mode already (another wgx?): stop what attached it, or `ip link set dev {interface} xdp off`"
+    )]
+    ForeignProgram { interface: String, mode: String },
+
     #[error("interface {interface:?} is down: `ip link set dev {interface} up`")]
     InterfaceDown { interface: String },
 

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use gateway_ebpf::layout::{MAX_INTERFACES, MAX_QUEUES};
@@ -20,6 +21,9 @@ use super::{
     options::IoMode,
 };
 use crate::topology::{Cpu, Interface, Machine, assign, choose, interface::mac_text};
+
+/// The kernel frees the link of an XDP program from a work queue, some time after the process that held it died.
+const CLEAN_UP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// One interface and what it is for. An interface can have both roles (a gateway on one arm).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,14 +77,24 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads the machine and plans for it.
+    /// Reads the machine and plans for it. What a gateway that has just been killed leaves to the kernel to clean
+    /// up is waited for, briefly.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong.
     pub fn make(config: &Config) -> Result<Self, ConfigError> {
-        let names = config.interfaces().map(|(name, _)| name).chain([config.name.as_str()]);
-        Self::for_machine(config, &Machine::read(names)?)
+        let names: Vec<_> = config.interfaces().map(|(name, _)| name).chain([config.name.as_str()]).collect();
+        let deadline = Instant::now() + CLEAN_UP_PATIENCE;
+        loop {
+            let plan = Self::for_machine(config, &Machine::read(names.iter().copied())?);
+            let passing =
+                matches!(plan, Err(ConfigError::ForeignProgram { .. } | ConfigError::TunnelExists { .. }));
+            if !passing || Instant::now() > deadline {
+                return plan;
+            }
+            std::thread::sleep(CLEAN_UP_PATIENCE / 10);
+        }
     }
 
     /// Plans for `machine`.
@@ -170,6 +184,9 @@ impl Role<'_> {
                 tx_count: queues.tx_count,
                 command: set_queues(self.interface, queues.tx_count.max(1)),
             });
+        }
+        if let Some(program) = &self.interface.xdp {
+            return Err(ConfigError::ForeignProgram { interface, mode: program.mode.clone() });
         }
         Ok(Link {
             name: interface,

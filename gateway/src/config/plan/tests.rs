@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::Options,
-    topology::{CoreList, Queues, ethtool::Channels},
+    topology::{CoreList, Queues, ethtool::Channels, interface::AttachedXdp},
 };
 
 fn interface(name: &str, index: u32) -> Interface {
@@ -191,6 +191,12 @@ const BAD: &[Case] = &[
     ("narrow uplink", |_, m| m.interfaces[1].mtu = 600, &["\"eth0\"", "600"]),
     ("aead", |o, _| o.aead = Some("aes".to_owned()), &["\"aes\"", "auto, aws-lc"]),
     ("core", |o, _| o.cores = "0,7".parse().ok(), &["CPU 7", "0,1,2,3"]),
+    ("core beyond all", |o, _| o.cores = "4000".parse().ok(), &["CPU 4000", "0,1,2,3"]),
+    (
+        "another program",
+        |_, m| m.interfaces[1].xdp = Some(AttachedXdp { mode: "driver".to_owned(), program_id: None }),
+        &["\"eth0\"", "driver mode", "ip link set dev eth0 xdp off"],
+    ),
     ("no cpus", |_, m| m.cpus.clear(), &["no CPU"]),
     ("no peers file", |o, _| o.peers = Some("/no/peers".into()), &["/no/peers", "wg setconf"]),
     ("peers is a directory", |o, _| o.peers = Some("/".into()), &["no regular file"]),
