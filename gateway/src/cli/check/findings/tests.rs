@@ -5,7 +5,7 @@ use crate::{
     cli::check::facts::{Capabilities, Host, Partner},
     topology::{
         Cpu, Queues,
-        ethtool::{Channels, Rss},
+        ethtool::{Channels, FOUR_TUPLE, Features, Rss},
         interface::AttachedXdp,
         netdev::XdpFeatures,
     },
