@@ -22,6 +22,7 @@ pub mod registry;
 pub mod scenario;
 pub mod site;
 pub mod status;
+pub mod traffic;
 pub mod wait;
 pub mod world;
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Ways out of the engine that never touch the kernel's network stack.
-const FAST: [&str; 3] = ["opened_to_link", "sealed_to_link", "opened_to_peer"];
+const FAST: [&str; 2] = ["opened_to_link", "sealed_to_link"];
 /// Ways out through a socket or the TUN device.
 const SLOW: [&str; 4] = ["opened_to_tunnel", "sealed_to_socket", "plain_to_tunnel", "staged"];
 
@@ -98,11 +98,11 @@ mod tests {
         let earlier = Status::parse(r#"{"workers":[{"verdicts":{"opened_to_link":1}}]}"#).unwrap();
         let later = Status::parse(
             r#"{"workers":[{"queue":0,"verdicts":{"opened_to_link":5,"drop_replayed":2}},
-                           {"queue":1,"verdicts":{"opened_to_link":3,"sealed_to_socket":1}}]}"#,
+                           {"queue":1,"verdicts":{"opened_to_link":3,"sealed_to_link":1,"sealed_to_socket":1}}]}"#,
         )
         .unwrap()
         .since(&earlier);
-        assert_eq!((later.fast(), later.slow(), later.dropped()), (7, 1, 2));
+        assert_eq!((later.fast(), later.slow(), later.dropped()), (8, 1, 2));
         assert_eq!(later.verdict("never_happened"), 0);
     }
 }
