@@ -15,6 +15,7 @@ pub mod iperf;
 pub mod keys;
 pub mod lab;
 pub mod namespace;
+pub mod pcap;
 pub mod ping;
 pub mod process;
 pub mod program;

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::OpenOptions,
-    io::Write as _,
+    io::{self, Write as _},
     sync::{Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
@@ -53,7 +53,8 @@ pub fn obstacle() -> Option<String> {
 /// Says that a test did not run, on standard error and in the file `WGX_SKIP_LOG` names.
 pub fn skip(name: &str, why: &str) {
     let line = format!("skipped: {name}: {why}");
-    eprintln!("{line}");
+    // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
+    let _ = writeln!(io::stderr(), "{line}");
     if let Some(path) = env::var_os("WGX_SKIP_LOG") {
         let written = OpenOptions::new()
             .create(true)
