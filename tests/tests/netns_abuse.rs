@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tests::{
     Implementation, Io, Lab, World,
     pcap::udp_payloads,
-    ping, scenario_with_wgx,
+    ping, scenario, scenario_with_wgx,
     site::{Family, SERVER_HOST, UPLINK, server_side},
     wait_until,
 };
