@@ -61,6 +61,26 @@ pub struct Interface {
     pub reserved: [u8; 2],
 }
 
+impl Settings {
+    /// The map value, as the program sees it.
+    pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let [p0, p1] = self.listen_port;
+        let [m0, m1] = self.tunnel_mtu.to_ne_bytes();
+        [p0, p1, m0, m1]
+    }
+}
+
+impl Interface {
+    /// The map value, as the program sees it.
+    pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let [s0, s1, s2, s3] = self.slot.to_ne_bytes();
+        let [r0, r1, r2, r3] = self.roles.to_ne_bytes();
+        let [m0, m1, m2, m3, m4, m5] = self.mac;
+        let [z0, z1] = self.reserved;
+        [s0, s1, s2, s3, r0, r1, r2, r3, m0, m1, m2, m3, m4, m5, z0, z1]
+    }
+}
+
 /// Index in [`SOCKETS`] of a queue; `None` when the queue is beyond [`MAX_QUEUES`].
 #[inline(always)]
 pub const fn socket_index(slot: u32, queue: u32) -> Option<u32> {

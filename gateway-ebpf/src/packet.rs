@@ -21,8 +21,8 @@ impl Packet {
 
 impl Bytes for Packet {
     #[inline(always)]
-    fn byte_count(&self) -> usize {
-        self.end - self.start
+    fn holds(&self, len: usize) -> bool {
+        self.start + len <= self.end
     }
 
     #[inline(always)]

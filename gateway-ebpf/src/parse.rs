@@ -27,8 +27,10 @@ const ETHERTYPE_QINQ: u16 = 0x88a8;
 
 /// Bytes that can be read in bounds: a slice in user space, a packet under the verifier's eyes in the kernel.
 pub trait Bytes {
-    /// Number of bytes there are.
-    fn byte_count(&self) -> usize;
+    /// Whether there are at least `len` bytes.
+    ///
+    /// Not a length to compare with: subtracting packet pointers takes `CAP_PERFMON`, comparing them does not.
+    fn holds(&self, len: usize) -> bool;
 
     /// The `N` bytes at `offset`, or `None` when they are not all there.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
@@ -36,8 +38,8 @@ pub trait Bytes {
 
 impl Bytes for [u8] {
     #[inline]
-    fn byte_count(&self) -> usize {
-        self.len()
+    fn holds(&self, len: usize) -> bool {
+        len <= self.len()
     }
 
     #[inline]
@@ -248,7 +250,7 @@ pub fn ipv4<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Ip, Reason> {
         return Err(Reason::IpHeader);
     }
     let len = u16::from_be_bytes([l0, l1]) as usize;
-    if len < header_len || offset + len > bytes.byte_count() {
+    if len < header_len || !bytes.holds(offset + len) {
         return Err(Reason::IpLength);
     }
     Ok(Ip {
@@ -280,7 +282,7 @@ pub fn ipv6<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Ip, Reason> {
         return Err(Reason::IpHeader);
     }
     let len = IPV6_LEN + u16::from_be_bytes([l0, l1]) as usize;
-    if offset + len > bytes.byte_count() {
+    if !bytes.holds(offset + len) {
         return Err(Reason::IpLength);
     }
     Ok(Ip {

@@ -1,1 +1,4 @@
 //! The gateway.
+#![deny(unsafe_code)]
+
+pub mod xdp;
