@@ -76,6 +76,13 @@ impl Client {
         self.process.as_mut()
     }
 
+    /// Leaves the program running when this is dropped.
+    pub fn keep(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.keep();
+        }
+    }
+
     fn configuration(&self, gateway: &Gateway, endpoint: SocketAddr) -> String {
         let preshared = self
             .preshared_key

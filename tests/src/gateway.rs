@@ -86,6 +86,7 @@ pub struct Gateway {
     /// Its peers, as configured at the next start.
     pub peers: Vec<Peer>,
     implementation: Implementation,
+    program: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -98,13 +99,24 @@ impl Gateway {
             keys: Keys::generate()?,
             peers: Vec::new(),
             implementation,
+            program: None,
             process: None,
         })
     }
 
+    /// Uses this `wgx` instead of the one [`wgx_path`] finds.
+    pub fn use_program(&mut self, path: PathBuf) {
+        self.program = Some(path);
+    }
+
+    /// The `wgx` it uses.
+    pub fn program(&self) -> Result<PathBuf> {
+        self.program.clone().map_or_else(wgx_path, Ok)
+    }
+
     /// The `wgx run` command of this gateway, to be run in its namespace.
     pub fn run_command(&self, io: Io) -> Result<Command> {
-        let mut command = self.namespace.command(wgx_path()?);
+        let mut command = self.namespace.command(self.program()?);
         command.args(["run", &self.interface, "--uplink", UPLINK, "--downlink", DOWNLINK]);
         command.args(["--io", &io.to_string()]);
         Ok(command)
@@ -162,7 +174,7 @@ impl Gateway {
 
     /// `wgx status --json`.
     pub fn status(&self) -> Result<Status> {
-        let program = wgx_path()?;
+        let program = self.program()?;
         let text = self.namespace.run(&format!("{} status {} --json", program.display(), self.interface))?;
         Status::parse(&text)
     }
@@ -194,6 +206,13 @@ impl Gateway {
         self.process()?.kill()?;
         self.process = None;
         Ok(())
+    }
+
+    /// Leaves the program running when this is dropped.
+    pub fn keep(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.keep();
+        }
     }
 
     /// Whether the tunnel interface exists.
@@ -232,11 +251,11 @@ pub(crate) fn wait_for_tunnel(process: &mut Process, namespace: &Namespace, inte
     ready.with_context(|| process.tail())
 }
 
-/// The program under test: `WGX_BIN`, else `wgx` beside the folder of the running executable.
+/// The program under test: `WGX_BINARY`, else `wgx` beside the folder of the running executable.
 pub fn wgx_path() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("WGX_BIN") {
+    if let Some(path) = env::var_os("WGX_BINARY") {
         let path = PathBuf::from(path);
-        anyhow::ensure!(path.is_file(), "WGX_BIN names {}, which is no file", path.display());
+        anyhow::ensure!(path.is_file(), "WGX_BINARY names {}, which is no file", path.display());
         return Ok(path.canonicalize()?);
     }
     let executable = env::current_exe()?;
@@ -250,7 +269,7 @@ pub fn wgx_path() -> Result<PathBuf> {
         shown.push(place.display().to_string());
     }
     anyhow::bail!(
-        "wgx is not built: neither WGX_BIN is set nor is there {}; run `cargo build`",
+        "wgx is not built: neither WGX_BINARY is set nor is there {}; run `cargo build`",
         shown.join(" or ")
     )
 }

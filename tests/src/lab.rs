@@ -103,7 +103,7 @@ impl Lab {
 
     /// Starts a program in the background; `label` names its log.
     pub fn spawn(&self, label: &str, command: &mut Command) -> Result<Process> {
-        Process::spawn(label, &self.folder, command, self.kept)
+        Process::spawn(label, &self.folder, command)
     }
 
     /// Writes a file only we may read, in the laboratory's folder.

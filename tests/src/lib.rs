@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod iperf;
 pub mod keys;
 pub mod lab;
+pub mod losses;
 pub mod namespace;
 pub mod pcap;
 pub mod ping;

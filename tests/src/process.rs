@@ -34,7 +34,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command`; what it writes goes to `LABEL.log` in `folder`.
-    pub(crate) fn spawn(label: &str, folder: &Path, command: &mut Command, keep: bool) -> Result<Self> {
+    pub(crate) fn spawn(label: &str, folder: &Path, command: &mut Command) -> Result<Self> {
         let log = folder.join(label).with_extension("log");
         let file = File::options()
             .create(true)
@@ -47,7 +47,7 @@ impl Process {
         let mut registry = Registry::lock();
         let child = command.spawn().with_context(|| format!("{label}: `{line}` did not start"))?;
         registry.add_pid(child.id());
-        Ok(Self { label: label.to_owned(), line, child, status: None, log, keep })
+        Ok(Self { label: label.to_owned(), line, child, status: None, log, keep: false })
     }
 
     /// The process id.
@@ -100,6 +100,11 @@ impl Process {
             registry::signal(self.child.id(), signal);
         }
         Ok(())
+    }
+
+    /// Leaves it running when this is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
     }
 
     /// All it wrote so far.

@@ -16,7 +16,12 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use crate::program;
 
@@ -31,9 +36,6 @@ const NAMESPACES: &str = "/run/netns";
 
 /// Where laboratories keep logs and configuration files: root's alone, and gone with a reboot.
 pub(crate) const FOLDERS: &str = "/run/wgx-lab";
-
-/// Exit code of a process that ended on Ctrl-C, as shells have it.
-const INTERRUPTED: i32 = 130;
 
 #[derive(Default)]
 struct Made {
@@ -138,23 +140,25 @@ pub(crate) fn namespace_prefix() -> String {
 /// Makes Ctrl-C, SIGTERM and SIGHUP remove everything before the process ends.
 pub(crate) fn install_signal_handler() {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let handler = || {
-            let mut registry = Registry::lock();
-            eprintln!("\ninterrupted: removing the laboratory");
-            registry.remove_everything();
-            // The lock is never released: the rest of the process cannot make anything new until it ends.
-            std::process::exit(INTERRUPTED);
-        };
-        if let Err(error) = ctrlc::set_handler(handler) {
-            eprintln!("Ctrl-C will not clean up: {error}");
+    INSTALLED.call_once(|| match Signals::new([SIGINT, SIGTERM, SIGHUP]) {
+        Ok(mut signals) => {
+            thread::spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    eprintln!("\ninterrupted: removing the laboratory");
+                    // As shells have it for a process that a signal ended.
+                    abandon(128 + signal);
+                }
+            });
         }
+        Err(error) => eprintln!("Ctrl-C will not clean up: {error}"),
     });
 }
 
 /// Removes everything at once and ends the process: for a watchdog.
 pub(crate) fn abandon(code: i32) -> ! {
-    Registry::lock().remove_everything();
+    let mut registry = Registry::lock();
+    registry.remove_everything();
+    // The lock is never released: the rest of the process cannot make anything new until it ends.
     std::process::exit(code)
 }
 
@@ -181,20 +185,21 @@ pub fn remove_stale() {
     }
 }
 
-/// Removes the namespaces whose names begin with `prefix` and a dash, with all that runs in them.
-pub fn remove_prefixed(prefix: &str, interfaces: &[&str]) -> usize {
-    let mut count = 0;
-    for name in names_in(NAMESPACES) {
-        if name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')) {
-            delete_namespace(&name);
-            count += 1;
-        }
+/// Removes the namespaces whose names begin with `prefix` and a dash, with all that runs in them, and the sockets
+/// of `interfaces`. Returns how many namespaces there were.
+pub fn remove_prefixed(prefix: &str, interfaces: &[&str]) -> Result<usize> {
+    let ours = |name: &String| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'));
+    let names: Vec<_> = names_in(NAMESPACES).into_iter().filter(ours).collect();
+    for name in &names {
+        delete_namespace(name);
     }
     for interface in interfaces {
         remove_sockets(interface);
     }
     remove_folder(&Path::new(FOLDERS).join(prefix));
-    count
+    let left: Vec<_> = names_in(NAMESPACES).into_iter().filter(ours).collect();
+    ensure!(left.is_empty(), "{} cannot be removed: are you root?", left.join(", "));
+    Ok(names.len())
 }
 
 /// Ends the processes of a namespace and removes it; one that does not exist is fine.

@@ -50,12 +50,12 @@ pub fn obstacle() -> Option<String> {
     None
 }
 
-/// Says that a test did not run, on standard error and in the file `WGX_SKIP_LOG` names.
+/// Says that a test did not run, on standard error and in the file `WGX_TEST_LOG` names.
 pub fn skip(name: &str, why: &str) {
     let line = format!("skipped: {name}: {why}");
     // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
     let _ = writeln!(io::stderr(), "{line}");
-    if let Some(path) = env::var_os("WGX_SKIP_LOG") {
+    if let Some(path) = env::var_os("WGX_TEST_LOG") {
         let written = OpenOptions::new()
             .create(true)
             .append(true)
