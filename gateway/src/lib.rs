@@ -2,7 +2,9 @@
 //! benchmarks can drive its parts.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod dataplane;
 pub mod io;
 pub mod topology;

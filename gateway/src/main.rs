@@ -1,2 +1,7 @@
-//! wgx.
-fn main() {}
+//! Arguments and start; everything else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::cli::main(|_| anyhow::bail!("this build has no data plane"))
+}

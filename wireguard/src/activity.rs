@@ -87,6 +87,11 @@ impl Activity {
         !self.noted.swap(true, AcqRel)
     }
 
+    /// Takes back a [`Self::note`] that was true but could not be queued, so that the next batch notes again.
+    pub fn retract_note(&self) {
+        self.noted.swap(false, AcqRel);
+    }
+
     /// Control stops watching; marks read after this call are complete up to every note that returned false.
     pub(crate) fn unwatch(&self) {
         self.noted.swap(false, AcqRel);
@@ -197,6 +202,8 @@ mod tests {
         assert!(!activity.note());
         activity.unwatch();
         assert!(activity.note());
+        activity.retract_note();
+        assert!(activity.note(), "the queue was full: again");
     }
 
     /// Each mark is either announced or seen by control after it stopped watching.

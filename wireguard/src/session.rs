@@ -194,6 +194,11 @@ impl Session {
         !self.is_confirmed() && !self.confirmed.swap(true, AcqRel)
     }
 
+    /// Takes back a [`Self::confirm`] that was true but could not be queued, so that the next run confirms again.
+    pub fn retract_confirmation(&self) {
+        self.confirmed.store(self.parameters.initiator, Relaxed);
+    }
+
     /// Whether the peer is known to hold the key.
     pub fn is_confirmed(&self) -> bool {
         self.confirmed.load(Relaxed)
@@ -403,6 +408,10 @@ mod tests {
         assert!(!bob.is_confirmed());
         assert!(bob.confirm());
         assert!(!bob.confirm() && bob.is_confirmed());
+        bob.retract_confirmation();
+        assert!(bob.confirm(), "the queue was full: again");
+        alice.retract_confirmation();
+        assert!(!alice.confirm());
     }
 
     #[test]

@@ -44,8 +44,8 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::BuildEbpf { trace } => setup::run().and_then(|()| ebpf::build(trace)),
         Task::Demo(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| demo::run(args)),
-        Task::Test => test::run(test::Skips::from_environment()),
-        Task::Ci => test::run(test::Skips::Fail),
+        Task::Test => test::run_all(test::Skips::from_environment()),
+        Task::Ci => test::run_all(test::Skips::Fail),
         Task::Tidy => tidy::run(),
     };
     match outcome {

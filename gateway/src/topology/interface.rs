@@ -8,7 +8,7 @@ use std::{fs, io, path::Path};
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::{
@@ -71,6 +71,7 @@ pub struct Interface {
     /// Kernel index.
     pub index: u32,
     /// Hardware address; `None` unless the link is Ethernet.
+    #[serde(serialize_with = "optional_mac_text")]
     pub mac: Option<[u8; 6]>,
     /// Largest IP packet in bytes.
     pub mtu: u32,
@@ -161,6 +162,24 @@ impl Interface {
             interface.linked_index = None;
         }
         interface
+    }
+}
+
+/// Serializes a hardware address as people write it.
+///
+/// # Errors
+///
+/// The serializer's.
+pub fn mac_text<S: Serializer>(mac: &[u8; 6], serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes = mac.map(|byte| format!("{byte:02x}"));
+    serializer.collect_str(&bytes.join(":"))
+}
+
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signature serde calls")]
+fn optional_mac_text<S: Serializer>(mac: &Option<[u8; 6]>, serializer: S) -> Result<S::Ok, S::Error> {
+    match mac {
+        Some(mac) => mac_text(mac, serializer),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -85,17 +85,27 @@ impl Error {
 
     pub(super) fn program(error: &ProgramError) -> Self {
         if let ProgramError::LoadError { io_error, verifier_log } = error {
-            // The log has thousands of lines; the last one that says something is the verdict.
             let log = verifier_log.to_string();
+            let Some(verdict) = verdict_in(&log) else {
+                return Self::Load { cause: io_error.to_string(), remedy: remedy(io_error.raw_os_error()) };
+            };
             tracing::debug!("verifier log:\n{log}");
-            let last = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
-            });
-            let cause = last.map_or_else(|| io_error.to_string(), |line| format!("{io_error}: {line}"));
-            return Self::Load { cause, remedy: remedy(io_error.raw_os_error()) };
+            return Self::Load {
+                cause: format!("the verifier refuses it: {verdict}"),
+                remedy: "use `--io udp` and report this with the kernel version (RUST_LOG=debug shows the whole log)",
+            };
         }
         Self::Load { cause: chain(error), remedy: remedy(errno_in(error)) }
     }
+}
+
+/// The last line of a verifier log that says something about the program; the log has thousands.
+fn verdict_in(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    log.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !STATISTICS.iter().any(|prefix| line.starts_with(prefix)))
 }
 
 /// The attach failures for which another mode is no remedy.
@@ -151,5 +161,29 @@ fn remedy(errno: Option<i32>) -> &'static str {
             "is this kernel older than 5.15, or built without BPF? use `--io udp`"
         }
         _ => "use `--io udp` and report this",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_the_last_line_before_the_statistics() {
+        let log = "0: R1=ctx()\nmisaligned stack access off -12 size 8\nverification time 3 usec\nstack depth 232\n\
+                   processed 9 insns (limit 1000000)\n\n";
+        assert_eq!(verdict_in(log), Some("misaligned stack access off -12 size 8"));
+        assert_eq!(verdict_in("processed 0 insns\n"), None);
+    }
+
+    #[test]
+    fn a_chain_of_causes_says_everything_once() {
+        let error = aya::maps::MapError::CreateError {
+            name: "SOCKETS".into(),
+            io_error: io::Error::from_raw_os_error(Errno::PERM.raw_os_error()),
+        };
+        let error = Error::object(&EbpfError::from(error)).to_string();
+        assert_eq!(error.matches("Operation not permitted").count(), 1, "{error}");
+        assert!(error.contains("SOCKETS") && error.ends_with(CAPABILITIES), "{error}");
     }
 }

@@ -113,18 +113,21 @@ impl Device {
         }
         match change.private_key {
             PrivateKeyChange::Keep => {}
-            PrivateKeyChange::Clear => self.set_private_key(None, now),
-            PrivateKeyChange::Set(key) => self.set_private_key(Some(key), now),
+            PrivateKeyChange::Clear => self.replace_private_key(None, now),
+            PrivateKeyChange::Set(key) => self.replace_private_key(Some(key), now),
         }
         for peer in &change.peers {
             self.apply_peer(peer, now);
         }
-        // One snapshot for all changes, in the place of the last.
-        if self.outputs.iter().filter(|output| matches!(output, Output::AllowedIpsChanged)).count() > 1 {
-            self.outputs.retain(|output| !matches!(output, Output::AllowedIpsChanged));
+        self.announce_allowed_ips();
+        Ok(())
+    }
+
+    /// One snapshot for all changes of a call.
+    fn announce_allowed_ips(&mut self) {
+        if std::mem::take(&mut self.allowed_ips_changed) {
             self.outputs.push_back(Output::AllowedIpsChanged);
         }
-        Ok(())
     }
 
     /// How many peers there would be; our own key may be counted as one.
@@ -193,16 +196,15 @@ impl Device {
     }
 
     fn apply_allowed_ips(&mut self, id: PeerId, change: &PeerChange) {
-        let mut changed = false;
         if change.replace_allowed_ips {
-            changed |= self.remove_allowed_ips(id);
+            self.remove_allowed_ips(id);
         }
         for (prefix, action) in &change.allowed_ips {
             let prefix = prefix.trunc();
             match action {
                 AllowedIpAction::Add => {
                     let previous = self.allowed_ips.insert(prefix, id);
-                    changed |= previous != Some(id);
+                    self.allowed_ips_changed |= previous != Some(id);
                     if let Some(previous) = previous.and_then(|previous| self.peers.peer_mut(previous)) {
                         previous.allowed_ips.remove(&prefix);
                     }
@@ -215,26 +217,22 @@ impl Device {
                         && peer.allowed_ips.remove(&prefix)
                     {
                         self.allowed_ips.remove(&prefix);
-                        changed = true;
+                        self.allowed_ips_changed = true;
                     }
                 }
             }
         }
-        if changed {
-            self.outputs.push_back(Output::AllowedIpsChanged);
-        }
     }
 
-    /// Whether there were any.
-    fn remove_allowed_ips(&mut self, id: PeerId) -> bool {
+    fn remove_allowed_ips(&mut self, id: PeerId) {
         let Some(peer) = self.peers.peer_mut(id) else {
-            return false;
+            return;
         };
         let prefixes = std::mem::take(&mut peer.allowed_ips);
         for prefix in &prefixes {
             self.allowed_ips.remove(prefix);
         }
-        !prefixes.is_empty()
+        self.allowed_ips_changed |= !prefixes.is_empty();
     }
 
     /// Whether keepalives were off and are on now.
@@ -250,9 +248,7 @@ impl Device {
     fn remove_peer(&mut self, id: PeerId) {
         self.zero_keys(id);
         self.timers.disarm_all(id);
-        if self.remove_allowed_ips(id) {
-            self.outputs.push_back(Output::AllowedIpsChanged);
-        }
+        self.remove_allowed_ips(id);
         if self.peers.remove(id).is_some() {
             self.outputs.push_back(Output::PeerRemoved { peer: id });
         }
@@ -261,6 +257,11 @@ impl Device {
     /// Sets or clears our private key. A peer with our own public key is removed; sessions may receive, but not
     /// send any more, and the next packet starts a handshake at once. Setting the same key changes nothing.
     pub fn set_private_key(&mut self, key: Option<PrivateKey>, now: Now) {
+        self.replace_private_key(key, now);
+        self.announce_allowed_ips();
+    }
+
+    fn replace_private_key(&mut self, key: Option<PrivateKey>, now: Now) {
         if self.private_key() == key.as_ref() {
             return;
         }

@@ -81,6 +81,8 @@ pub struct Device {
     peers: PeerTable,
     indices: IndexTable<IndexUse>,
     allowed_ips: AllowedIps<PeerId>,
+    /// Changed since `AllowedIpsChanged` was last put out.
+    allowed_ips_changed: bool,
     timers: Timers,
     outputs: VecDeque<Output>,
     counters: HandshakeCounters,
@@ -103,6 +105,7 @@ impl Device {
             peers: PeerTable::default(),
             indices: IndexTable::new(index_key),
             allowed_ips: AllowedIps::new(),
+            allowed_ips_changed: false,
             timers: Timers::default(),
             outputs: VecDeque::new(),
             counters: HandshakeCounters::default(),

@@ -186,4 +186,78 @@ mod tests {
             assert!(opened.is_none(), "byte {byte}");
         }
     }
+
+    /// The pattern as any Noise implementation runs it: the prologue is WireGuard's identifier.
+    fn oracle(side: u8, remote: Option<&PublicKey>, psk: &PresharedKey) -> snow::HandshakeState {
+        let params = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s".parse().expect("a known pattern");
+        let private = [side; 32];
+        let builder = snow::Builder::with_resolver(params, Box::new(snow::resolvers::DefaultResolver));
+        let builder = builder.local_private_key(&private).and_then(|builder| builder.prologue(IDENTIFIER));
+        let builder = builder.and_then(|builder| builder.psk(2, psk.as_bytes())).expect("lengths fit");
+        let ephemeral = [side + 100; 32];
+        let builder = builder.fixed_ephemeral_key_for_testing_only(&ephemeral);
+        match remote {
+            Some(remote) => builder
+                .remote_public_key(remote.as_bytes())
+                .and_then(snow::Builder::build_initiator)
+                .expect("a whole configuration"),
+            None => builder.build_responder().expect("a whole configuration"),
+        }
+    }
+
+    #[test]
+    fn initiator_agrees_with_another_implementation() {
+        use zerocopy::IntoBytes;
+        let psk = PresharedKey::from_bytes([9; 32]);
+        let (alice, bob) = (side(1), side(2));
+        let static_static = alice.secret.agree(&bob.public).expect("high order");
+        let keys = InitiatorKeys { local: &alice.public, remote: &bob.public, static_static: &static_static };
+        let timestamp = Timestamp::from_bytes([5; 12]);
+        let (pending, message) =
+            initiator::create_initiation(&keys, Secret::from_bytes(&[3; 32]), timestamp, 77)
+                .expect("high order");
+
+        let mut responder = oracle(2, None, &psk);
+        let mut payload = [0; 200];
+        let len = responder.read_message(&message.as_bytes()[8..116], &mut payload).expect("it verifies");
+        assert_eq!(payload[..len], [5; 12]);
+        assert_eq!(responder.get_remote_static(), Some(&alice.public.as_bytes()[..]));
+        let mut response = crate::message::HandshakeResponse {
+            message_type: 2.into(),
+            sender_index: 88.into(),
+            receiver_index: 77.into(),
+            ephemeral: [0; 32],
+            encrypted_nothing: [0; 16],
+            mac1: [0; 16],
+            mac2: [0; 16],
+        };
+        responder.write_message(&[], &mut response.as_mut_bytes()[12..60]).expect("it fits");
+        let keys = pending.consume_response(&alice.secret, &psk, &response).expect("it verifies");
+        let (sending, receiving) = responder.dangerously_get_raw_split();
+        assert_eq!((*keys.sending, *keys.receiving), (sending, receiving));
+    }
+
+    #[test]
+    fn responder_agrees_with_another_implementation() {
+        use zerocopy::{FromBytes, FromZeros, IntoBytes};
+        let psk = PresharedKey::from_bytes([9; 32]);
+        let (alice, bob) = (side(1), side(2));
+        let mut initiator = oracle(1, Some(&bob.public), &psk);
+        let mut bytes = [0; 148];
+        initiator.write_message(&[5; 12], &mut bytes[8..116]).expect("it fits");
+        let message = crate::message::HandshakeInitiation::read_from_bytes(&bytes).expect("length fits");
+
+        let incoming =
+            IncomingInitiation::open_static(&message, &bob.secret, &bob.public).expect("it verifies");
+        assert_eq!(incoming.initiator(), &alice.public);
+        let static_static = bob.secret.agree(&alice.public).expect("high order");
+        let (verified, timestamp) = incoming.open_timestamp(&static_static, &message).expect("it verifies");
+        assert_eq!(timestamp, Timestamp::from_bytes([5; 12]));
+        let (response, keys) = verified.respond(&Secret::from_bytes(&[4; 32]), &psk, 88).expect("high order");
+        let mut payload = <[u8; 64]>::new_zeroed();
+        let len = initiator.read_message(&response.as_bytes()[12..60], &mut payload).expect("it verifies");
+        assert_eq!(len, 0);
+        let (receiving, sending) = initiator.dangerously_get_raw_split();
+        assert_eq!((*keys.sending, *keys.receiving), (sending, receiving));
+    }
 }

@@ -9,6 +9,7 @@ pub struct Args {
 }
 
 /// Runs the demo.
+#[expect(clippy::needless_pass_by_value, reason = "the options are consumed by the run")]
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Args { keep: _ } = args;
     anyhow::bail!("this checkout has no demo yet")

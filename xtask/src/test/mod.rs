@@ -1,13 +1,124 @@
-//! placeholder
+//! `cargo xtask test`: everything CI checks, with one closing line.
+//!
+//! A test that cannot run on a machine must not vanish: it appends a line `skipped: NAME: why` to the file
+//! that `WGX_TEST_LOG` names (and prints it), then returns. Skips are listed at the end, and in CI one that
+//! [`EXPECTED_SKIPS`] does not name fails the run. A line `note: NAME: what` puts a measurement into the report.
+//! `gateway/tests/xdp_steering/report.rs` does both.
+//!
+//! Other tests than those of the crate `tests` run in parallel; that crate's use whole machines made of network
+//! namespaces and run one by one. They find the built program in `WGX_BINARY`.
+
+mod log;
+mod results;
+
+use std::{env, fs, path::Path, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::command::{cargo, run, step, target_dir};
+use crate::{ebpf, setup, tidy};
+use log::Log;
+use results::Tally;
+
+/// Tests that CI may skip, each with the reason why its machines cannot run it.
+const EXPECTED_SKIPS: &[&str] = &[];
+
+/// What a skipped test means for the run.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Skips {
+    /// Failure, unless [`EXPECTED_SKIPS`] names it.
     Fail,
+    /// A line in the report.
     Report,
 }
+
 impl Skips {
+    /// `CI` set to anything but nothing and `false`, as the common services have it, means [`Skips::Fail`].
     pub fn from_environment() -> Self {
-        Self::Report
+        match env::var("CI") {
+            Ok(value) if !value.is_empty() && value != "false" && value != "0" => Self::Fail,
+            _ => Self::Report,
+        }
     }
 }
-pub fn run(_: Skips) -> anyhow::Result<()> {
+
+/// Runs every check, also after one failed, and sums up.
+pub fn run_all(skips: Skips) -> Result<()> {
+    setup::run()?;
+    ebpf::build(false)?;
+
+    let log = Log::create(&target_dir().join("test-log.txt"))?;
+    let mut failures = Vec::new();
+    let mut check = |title: &str, work: &mut dyn FnMut() -> Result<()>| {
+        if let Err(error) = step(title, work) {
+            eprintln!("    {error:#}");
+            failures.push(title.to_owned());
+        }
+    };
+    check("tidy", &mut tidy::run);
+    check("format", &mut || run(cargo().args(["fmt", "--all", "--check"])));
+    check("lint", &mut || {
+        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    });
+    check("documentation", &mut || {
+        run(cargo()
+            .args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "--deny warnings"))
+    });
+    check("build", &mut || {
+        run(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
+        run(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))
+    });
+
+    let mut tally = Tally::default();
+    check("tests in parallel", &mut || {
+        tally.add(test(&log.path, &["--workspace", "--exclude", "tests", "--no-fail-fast"])?)
+    });
+    check("tests in network namespaces, one by one", &mut || {
+        tally.add(test(&log.path, &["--package", "tests", "--no-fail-fast", "--", "--test-threads=1"])?)
+    });
+
+    conclude(&tally, &log, failures, skips)
+}
+
+fn test(log: &Path, arguments: &[&str]) -> Result<Tally> {
+    let mut command: Command = cargo();
+    command
+        .arg("test")
+        .args(arguments)
+        .env("WGX_TEST_LOG", log)
+        .env("WGX_BINARY", target_dir().join("debug/wgx"))
+        .env("RUST_BACKTRACE", "1");
+    results::watch(&mut command)
+}
+
+fn conclude(tally: &Tally, log: &Log, mut failures: Vec<String>, skips: Skips) -> Result<()> {
+    let entries = log.read()?;
+    for note in &entries.notes {
+        println!("{note}");
+    }
+    for skip in &entries.skipped {
+        println!("skipped: {}: {}", skip.test, skip.why);
+    }
+    let unexpected =
+        entries.skipped.iter().filter(|skip| !EXPECTED_SKIPS.contains(&skip.test.as_str())).count();
+    if skips == Skips::Fail && unexpected + tally.ignored > 0 {
+        failures.push(format!("{} skipped that CI has to run", unexpected + tally.ignored));
+    }
+    if tally.passed + tally.failed == 0 {
+        failures.push("no test ran".into());
+    }
+    // libtest calls a test that returned early "ok".
+    let skipped = entries.skipped.len();
+    println!(
+        "{} passed, {} failed, {} skipped",
+        tally.passed.saturating_sub(skipped),
+        tally.failed,
+        skipped + tally.ignored
+    );
+    if !failures.is_empty() {
+        bail!("failed: {}", failures.join("; "));
+    }
+    let _ = fs::remove_file(&log.path);
     Ok(())
 }

@@ -1,0 +1,402 @@
+//! The validated plan: what a run will use, as plain numbers.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use gateway_ebpf::layout::{MAX_INTERFACES, MAX_QUEUES};
+use serde::Serialize;
+
+use super::{
+    error::ConfigError,
+    file::Config,
+    limits::{
+        AEAD_AUTO, FRAME_COUNT_PER_LINK, FRAME_COUNT_RANGE, MTU_DEFAULT, MTU_RANGE, OUTER_LEN_MAX,
+        OUTER_LEN_MIN, aead_names, frame_mtu_max,
+    },
+    options::IoMode,
+};
+use crate::topology::{Cpu, Interface, Machine, assign, choose, interface::mac_text};
+
+/// The kernel frees the link of an XDP program from a work queue, some time after the process that held it died.
+const CLEAN_UP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// One interface and what it is for. An interface can have both roles (a gateway on one arm).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// Name.
+    pub name: String,
+    /// Kernel index.
+    pub index: u32,
+    /// Hardware address.
+    #[serde(serialize_with = "mac_text")]
+    pub mac: [u8; 6],
+    /// Largest IP packet in bytes.
+    pub mtu: u32,
+    /// Queues to open a socket on: queue q belongs to worker q.
+    pub queue_count: u32,
+    /// Clients arrive here.
+    pub uplink: bool,
+    /// The plain network is here.
+    pub downlink: bool,
+}
+
+/// What a run will use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Name of the tunnel, its TUN device and its UAPI socket.
+    pub name: String,
+    /// The rung asked for; `auto` may still end on sockets.
+    pub io: IoMode,
+    /// Interfaces for `AF_XDP`; empty with [`IoMode::Udp`].
+    pub links: Vec<Link>,
+    /// The CPU of each link worker: one per queue of the widest interface, none with [`IoMode::Udp`].
+    pub worker_cpus: Vec<u32>,
+    /// A CPU no link worker uses, for the socket worker; `None` leaves it to the scheduler.
+    pub socket_worker_cpu: Option<u32>,
+    /// NUMA node of the first uplink's device.
+    pub numa_node: Option<u32>,
+    /// Workers spin instead of sleeping.
+    pub busy_poll: bool,
+    /// [`AEAD_AUTO`] or a name [`aead::Aead::by_name`] takes.
+    pub aead: String,
+    /// MTU of the tunnel in bytes.
+    pub mtu: u16,
+    /// File in the format of `wg setconf`.
+    pub peers: Option<PathBuf>,
+    /// Bytes of each frame: 2048 or 4096.
+    pub frame_len: u32,
+    /// Frames of each worker.
+    pub frame_count: u32,
+    /// What works but is likely not meant; one line each.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Reads the machine and plans for it. What a gateway that has just been killed leaves to the kernel to clean
+    /// up is waited for, briefly.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn make(config: &Config) -> Result<Self, ConfigError> {
+        let names: Vec<_> = config.interfaces().map(|(name, _)| name).chain([config.name.as_str()]).collect();
+        let deadline = Instant::now() + CLEAN_UP_PATIENCE;
+        loop {
+            let plan = Self::for_machine(config, &Machine::read(names.iter().copied())?);
+            let passing =
+                matches!(plan, Err(ConfigError::ForeignProgram { .. } | ConfigError::TunnelExists { .. }));
+            if !passing || Instant::now() > deadline {
+                return plan;
+            }
+            std::thread::sleep(CLEAN_UP_PATIENCE / 10);
+        }
+    }
+
+    /// Plans for `machine`.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn for_machine(config: &Config, machine: &Machine) -> Result<Self, ConfigError> {
+        let options = &config.options;
+        let io = config.io();
+        let mut warnings = Vec::new();
+        let aead = options.aead.clone().unwrap_or_else(|| AEAD_AUTO.to_owned());
+        if !aead_names().any(|name| name == aead) {
+            return Err(ConfigError::UnknownAead { name: aead });
+        }
+        let interfaces = interfaces(config, machine)?;
+        let mtu = tunnel_mtu(options.mtu, &interfaces, &mut warnings)?;
+        let frame_len = frame_len(options.frame_len, mtu, io, &interfaces)?;
+        let links = match io {
+            IoMode::Udp => Vec::new(),
+            IoMode::Auto | IoMode::AfXdp => {
+                interfaces.iter().map(Role::link).collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        let frame_count = frame_count(options.frame_count, links.len())?;
+        warn_of_queues(&links, &mut warnings);
+        warn_of_carrier(&interfaces, &mut warnings);
+
+        let numa_node = interfaces.first().and_then(|role| role.interface.numa_node);
+        let worker_count = links.iter().map(|link| link.queue_count).max().unwrap_or_default() as usize;
+        let cpus = cpus(config, &machine.cpus, numa_node, worker_count)?;
+        if cpus.len() < worker_count {
+            warnings.push(format!(
+                "{worker_count} queues need {worker_count} workers, which share {} CPUs: fewer queues \
+                 (ethtool -L) or more CPUs (--cores) give steadier latency",
+                cpus.len()
+            ));
+        }
+        if let Some(path) = &options.peers {
+            check_peers(path, &mut warnings)?;
+        }
+        Ok(Self {
+            name: config.name.clone(),
+            io,
+            links,
+            worker_cpus: assign(&cpus, worker_count),
+            socket_worker_cpu: cpus.get(worker_count).copied(),
+            numa_node,
+            busy_poll: options.busy_poll.unwrap_or_default(),
+            aead,
+            mtu,
+            peers: options.peers.clone(),
+            frame_len,
+            frame_count,
+            warnings,
+        })
+    }
+}
+
+/// An interface with the roles it was given.
+struct Role<'a> {
+    interface: &'a Interface,
+    uplink: bool,
+    downlink: bool,
+}
+
+impl Role<'_> {
+    /// What `AF_XDP` needs of the interface.
+    fn link(&self) -> Result<Link, ConfigError> {
+        let Interface { name, index, mtu, queues, .. } = self.interface;
+        let interface = name.clone();
+        let Some(mac) = self.interface.mac else {
+            return Err(ConfigError::InterfaceNotEthernet { interface });
+        };
+        if queues.rx_count > MAX_QUEUES {
+            return Err(ConfigError::TooManyQueues {
+                interface,
+                count: queues.rx_count,
+                limit: MAX_QUEUES,
+                command: set_queues(self.interface, MAX_QUEUES),
+            });
+        }
+        if queues.tx_count < queues.rx_count {
+            return Err(ConfigError::TooFewTransmitQueues {
+                interface,
+                rx_count: queues.rx_count,
+                tx_count: queues.tx_count,
+                command: set_queues(self.interface, queues.tx_count.max(1)),
+            });
+        }
+        if let Some(program) = &self.interface.xdp {
+            return Err(ConfigError::ForeignProgram { interface, mode: program.mode.clone() });
+        }
+        Ok(Link {
+            name: interface,
+            index: *index,
+            mac,
+            mtu: *mtu,
+            queue_count: queues.rx_count,
+            uplink: self.uplink,
+            downlink: self.downlink,
+        })
+    }
+}
+
+/// The `ethtool` command that gives `interface` as many receive queues.
+fn set_queues(interface: &Interface, count: u32) -> String {
+    let combined = interface.channels.is_some_and(|channels| channels.combined);
+    let name = &interface.name;
+    if combined {
+        format!("ethtool -L {name} combined {count}")
+    } else {
+        format!("ethtool -L {name} rx {count}")
+    }
+}
+
+/// The interfaces named, each once, after the checks that hold on every rung.
+fn interfaces<'a>(config: &Config, machine: &'a Machine) -> Result<Vec<Role<'a>>, ConfigError> {
+    let mut roles: Vec<Role<'a>> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (name, option) in config.interfaces() {
+        let interface = name.to_owned();
+        if name.is_empty() {
+            return Err(ConfigError::InterfaceNameEmpty { option });
+        }
+        if !seen.insert((name, option)) {
+            return Err(ConfigError::InterfaceTwice { interface, option });
+        }
+        if name == config.name {
+            return Err(ConfigError::TunnelIsInterface { interface, option });
+        }
+        let Some(found) = machine.interface(name) else {
+            return Err(ConfigError::NoSuchInterface { interface, option });
+        };
+        if found.loopback && config.io() != IoMode::Udp {
+            return Err(ConfigError::InterfaceLoopback { interface });
+        }
+        if !found.up {
+            return Err(ConfigError::InterfaceDown { interface });
+        }
+        let (uplink, downlink) = (option == "--uplink", option == "--downlink");
+        match roles.iter_mut().find(|role| role.interface.index == found.index) {
+            Some(role) => {
+                role.uplink |= uplink;
+                role.downlink |= downlink;
+            }
+            None => roles.push(Role { interface: found, uplink, downlink }),
+        }
+    }
+    if machine.interface(&config.name).is_some() {
+        return Err(ConfigError::TunnelExists { name: config.name.clone() });
+    }
+    if roles.len() > MAX_INTERFACES as usize {
+        return Err(ConfigError::TooManyInterfaces { count: roles.len(), limit: MAX_INTERFACES });
+    }
+    if config.io() != IoMode::Udp && !roles.iter().any(|role| role.uplink) {
+        return Err(ConfigError::NoUplink);
+    }
+    Ok(roles)
+}
+
+/// The MTU given, or the largest that no uplink has to fragment for.
+fn tunnel_mtu(
+    given: Option<u32>,
+    roles: &[Role<'_>],
+    warnings: &mut Vec<String>,
+) -> Result<u16, ConfigError> {
+    let narrowest =
+        roles.iter().filter(|role| role.uplink).map(|role| role.interface).min_by_key(|link| link.mtu);
+    let mtu = match (given, narrowest) {
+        (Some(mtu), _) if !MTU_RANGE.contains(&mtu) => return Err(ConfigError::MtuOutOfRange { mtu }),
+        (Some(mtu), Some(uplink)) if mtu + OUTER_LEN_MIN > uplink.mtu => {
+            return Err(ConfigError::MtuAboveUplink {
+                mtu,
+                interface: uplink.name.clone(),
+                uplink_mtu: uplink.mtu,
+                limit: uplink.mtu.saturating_sub(OUTER_LEN_MAX),
+            });
+        }
+        (Some(mtu), Some(uplink)) if mtu + OUTER_LEN_MAX > uplink.mtu => {
+            warnings.push(format!(
+                "MTU {mtu} fits uplink {} for clients over IPv4 only: IPv6 needs --mtu {} or less",
+                uplink.name,
+                uplink.mtu - OUTER_LEN_MAX
+            ));
+            mtu
+        }
+        (Some(mtu), _) => mtu,
+        (None, Some(uplink)) => {
+            let mtu = uplink.mtu.saturating_sub(OUTER_LEN_MAX).min(MTU_DEFAULT);
+            if mtu < *MTU_RANGE.start() {
+                let interface = uplink.name.clone();
+                return Err(ConfigError::UplinkMtuTooSmall { interface, uplink_mtu: uplink.mtu });
+            }
+            mtu
+        }
+        (None, None) => MTU_DEFAULT,
+    };
+    // In range, so it fits.
+    Ok(mtu as u16)
+}
+
+/// The frame length given, or the smaller one that holds the packets of every interface.
+fn frame_len(given: Option<u32>, mtu: u16, io: IoMode, roles: &[Role<'_>]) -> Result<u32, ConfigError> {
+    if let Some(frame_len) = given.filter(|given| ![2048, 4096].contains(given)) {
+        return Err(ConfigError::FrameLen { frame_len });
+    }
+    let fits = |frame_len: u32| {
+        let limit = frame_mtu_max(frame_len);
+        let too_wide = roles.iter().filter(|_| io != IoMode::Udp).find(|role| role.interface.mtu > limit);
+        match too_wide {
+            Some(role) => Err(ConfigError::InterfaceMtu {
+                interface: role.interface.name.clone(),
+                mtu: role.interface.mtu,
+                frame_len,
+                limit,
+                advice: if frame_len == 4096 {
+                    format!("`ip link set dev {} mtu {limit}`, or use --io udp", role.interface.name)
+                } else {
+                    "use --frame-len 4096".to_owned()
+                },
+            }),
+            None if u32::from(mtu) + OUTER_LEN_MAX > limit => {
+                Err(ConfigError::MtuOutOfRange { mtu: u32::from(mtu) })
+            }
+            None => Ok(frame_len),
+        }
+    };
+    match given {
+        Some(frame_len) => fits(frame_len),
+        None => fits(2048).or_else(|_| fits(4096)),
+    }
+}
+
+fn frame_count(given: Option<u32>, link_count: usize) -> Result<u32, ConfigError> {
+    let links = link_count as u32;
+    let Some(frame_count) = given else {
+        return Ok(FRAME_COUNT_PER_LINK * (links + 1));
+    };
+    if !FRAME_COUNT_RANGE.contains(&frame_count) {
+        return Err(ConfigError::FrameCountOutOfRange { frame_count });
+    }
+    // Less than a quarter of the rings per interface starves one direction as soon as the other is busy.
+    let minimum = FRAME_COUNT_PER_LINK / 4 * links;
+    if frame_count < minimum {
+        return Err(ConfigError::FrameCountTooSmall { frame_count, link_count, minimum });
+    }
+    Ok(frame_count)
+}
+
+/// CPUs for the workers and, after them, one for the socket worker if there is one to spare.
+fn cpus(
+    config: &Config,
+    allowed: &[Cpu],
+    numa_node: Option<u32>,
+    worker_count: usize,
+) -> Result<Vec<u32>, ConfigError> {
+    if allowed.is_empty() {
+        return Err(ConfigError::NoCpus);
+    }
+    let Some(list) = &config.options.cores else {
+        return Ok(choose(allowed, numa_node, worker_count + 1));
+    };
+    if let Some(cpu) = list.numbers().iter().find(|cpu| !allowed.iter().any(|one| one.number == **cpu)) {
+        let allowed = allowed.iter().map(|cpu| cpu.number.to_string()).collect::<Vec<_>>().join(",");
+        return Err(ConfigError::CoreNotAllowed { cpu: *cpu, allowed });
+    }
+    Ok(list.numbers().to_vec())
+}
+
+/// A worker without a queue on every interface has to send by the slow path there.
+fn warn_of_queues(links: &[Link], warnings: &mut Vec<String>) {
+    let Some(widest) = links.iter().max_by_key(|link| link.queue_count) else { return };
+    for link in links.iter().filter(|link| link.queue_count < widest.queue_count) {
+        warnings.push(format!(
+            "{} has {} queues and {} has {}: workers without a queue on both use the kernel's path; \
+             give both as many (ethtool -L)",
+            link.name, link.queue_count, widest.name, widest.queue_count
+        ));
+    }
+}
+
+fn warn_of_carrier(roles: &[Role<'_>], warnings: &mut Vec<String>) {
+    for role in roles.iter().filter(|role| !role.interface.running) {
+        warnings.push(format!("{} has no carrier: no packet arrives before it has", role.interface.name));
+    }
+}
+
+/// The file is read when the tunnel is up; that it can be is known now.
+fn check_peers(path: &Path, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    let unreadable = |source| ConfigError::PeersUnreadable { path: path.to_owned(), source };
+    // Looked at before it is opened: opening a pipe waits for its writer.
+    let metadata = path.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(ConfigError::PeersNotAFile { path: path.to_owned() });
+    }
+    File::open(path).map_err(unreadable)?;
+    if metadata.permissions().mode() & 0o007 != 0 {
+        warnings.push(format!("peers file {0} can be read by everyone: `chmod 600 {0}`", path.display()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

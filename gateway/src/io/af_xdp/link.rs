@@ -1,0 +1,210 @@
+//! One AF_XDP socket as a [`LinkPort`].
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use xsk_rs::FrameDesc;
+
+pub use super::bind::CopyMode;
+use super::bind::{BindError, Rings, bind};
+use super::monitor::{LinkCounters, LinkMonitor};
+use super::ring_len;
+use super::tx_ring::{Descriptor, TxRing};
+use super::umem::Umem;
+use crate::io::{Frame, FramePool, LinkPort};
+
+/// Descriptors moved between user space and a ring at once.
+const BURST: usize = 64;
+
+/// `sendto` calls per burst, at most. In copy mode the kernel sends 32 descriptors per call
+/// (`TX_BATCH_SIZE`, net/xdp/xsk.c) and stops early while the driver's queue is full.
+const WAKEUPS_MAX: usize = 8;
+
+/// The socket of one (interface, queue).
+///
+/// Frames it holds belong to the kernel: those in flight when it is dropped are lost to their pool, so a link
+/// lives as long as its worker.
+pub struct AfXdpLink {
+    umem: Arc<Umem>,
+    interface_index: u32,
+    rings: Rings,
+    tx_ring: TxRing,
+    descriptors: [FrameDesc; BURST],
+    /// Frames given to the fill ring and not yet received.
+    filled: usize,
+    /// Frames given to the transmit ring and not yet completed.
+    transmitting: usize,
+    counters: Arc<LinkCounters>,
+    monitor: LinkMonitor,
+}
+
+impl AfXdpLink {
+    /// Opens the socket of queue `queue` of `interface` on `umem` and fills its fill ring from `pool`.
+    ///
+    /// # Errors
+    /// [`BindError`]: the queue is taken, the process may not, or driver or kernel refuse.
+    pub fn open(
+        pool: &mut FramePool,
+        interface: &str,
+        interface_index: u32,
+        queue: u32,
+        copy: CopyMode,
+    ) -> Result<Self, BindError> {
+        let umem = Arc::clone(pool.umem());
+        let rings = bind(&umem, interface, queue, copy)?;
+        // SAFETY: the descriptor is open as long as `rings`, which outlives this borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(rings.tx.fd().as_raw_fd()) };
+        let counters = Arc::new(LinkCounters::default());
+        let refused = |error: std::io::Error| BindError::Refused {
+            interface: interface.into(),
+            queue,
+            mode: "reading socket options",
+            reason: error.to_string(),
+        };
+        let tx_ring = TxRing::map(fd, ring_len::TX).map_err(refused)?;
+        let monitor = LinkMonitor::new(interface, queue, fd, Arc::clone(&counters)).map_err(refused)?;
+        let mut link = Self {
+            umem,
+            interface_index,
+            rings,
+            tx_ring,
+            descriptors: [FrameDesc::default(); BURST],
+            filled: 0,
+            transmitting: 0,
+            counters,
+            monitor,
+        };
+        link.refill(pool);
+        Ok(link)
+    }
+
+    /// A handle on the counters and the socket.
+    pub fn monitor(&self) -> LinkMonitor {
+        self.monitor.clone()
+    }
+
+    /// Gives free frames to the kernel until the fill ring is full or the pool is empty.
+    fn refill(&mut self, pool: &mut FramePool) {
+        while self.filled < ring_len::FILL as usize {
+            let want = BURST.min(ring_len::FILL as usize - self.filled);
+            let mut count = 0;
+            while count < want {
+                let Some(frame) = pool.reserve() else { break };
+                self.descriptors[count] = self.umem.descriptor(&frame);
+                count += 1;
+            }
+            if count == 0 {
+                self.counters.fill_starved();
+                return;
+            }
+            // SAFETY: the frames are of this UMEM, and their tokens were consumed above: nothing in user space
+            // can reach them until the receive ring gives them back.
+            let given = unsafe { self.rings.fill.produce(&self.descriptors[..count]) };
+            // The ring has room for `FILL` frames and holds `filled`.
+            debug_assert_eq!(given, count);
+            self.filled += given;
+        }
+    }
+
+    /// Takes sent frames back.
+    fn complete(&mut self, pool: &mut FramePool) {
+        while self.transmitting > 0 {
+            // SAFETY: the ring is of this UMEM, so are the descriptors it writes.
+            let count = unsafe { self.rings.completion.consume(&mut self.descriptors) };
+            for descriptor in &self.descriptors[..count] {
+                if let Some(frame) = self.umem.returned(descriptor.addr(), 0) {
+                    pool.release(frame);
+                }
+            }
+            self.transmitting -= count.min(self.transmitting);
+            if count < BURST {
+                return;
+            }
+        }
+    }
+
+    /// Makes the kernel send what the transmit ring holds.
+    fn wake_tx(&mut self) {
+        for _ in 0..WAKEUPS_MAX {
+            let queued = self.tx_ring.queued();
+            if queued == 0 || !self.tx_ring.needs_wakeup() {
+                return;
+            }
+            if self.rings.tx.wakeup().is_err() {
+                self.counters.wakeup_failed();
+                return;
+            }
+            if self.tx_ring.queued() == queued {
+                // The driver's queue is full, or the link is down: the next burst tries again.
+                return;
+            }
+        }
+    }
+}
+
+impl LinkPort for AfXdpLink {
+    fn interface_index(&self) -> u32 {
+        self.interface_index
+    }
+
+    fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Frame>, limit: usize) -> usize {
+        // SAFETY: the ring is of this UMEM, so are the descriptors it writes.
+        let count = unsafe { self.rings.rx.consume(&mut self.descriptors[..limit.min(BURST)]) };
+        if count == 0 {
+            return 0;
+        }
+        for descriptor in &self.descriptors[..count] {
+            // A frame the kernel places outside the UMEM does not exist.
+            into.extend(self.umem.returned(descriptor.addr(), descriptor.lengths().data()));
+        }
+        self.filled -= count.min(self.filled);
+        self.counters.received(count);
+        self.maintain(pool);
+        count
+    }
+
+    fn transmit(&mut self, pool: &mut FramePool, frames: &mut Vec<Frame>) -> usize {
+        self.complete(pool);
+        let (mut sent, mut refused) = (0, 0);
+        for frame in frames.drain(..) {
+            // No more under way than the completion ring can give back.
+            let has_room = self.transmitting < ring_len::COMPLETION as usize;
+            let descriptor = Descriptor { address: self.umem.address(&frame), len: frame.len() as u32, options: 0 };
+            if has_room && self.tx_ring.push(descriptor) {
+                // The token ends here: the frame is the kernel's until the completion ring gives it back.
+                self.transmitting += 1;
+                sent += 1;
+            } else {
+                pool.release(frame);
+                refused += 1;
+            }
+        }
+        self.tx_ring.publish();
+        self.wake_tx();
+        self.complete(pool);
+        self.counters.sent(sent, refused);
+        sent
+    }
+
+    fn maintain(&mut self, pool: &mut FramePool) {
+        self.complete(pool);
+        if self.filled + BURST <= ring_len::FILL as usize {
+            self.refill(pool);
+        }
+        if self.rings.fill.needs_wakeup() {
+            // In zero-copy the driver sleeps until it is told of new frames; an error is the next poll's.
+            let _ = self.rings.rx.poll(0);
+        }
+        if self.tx_ring.queued() > 0 {
+            self.wake_tx();
+        }
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.monitor.socket())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.filled + self.transmitting
+    }
+}

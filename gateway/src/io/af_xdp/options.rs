@@ -1,0 +1,86 @@
+//! What `getsockopt(2)` tells of an AF_XDP socket (Documentation/networking/af_xdp.rst).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use serde::Serialize;
+
+/// Offsets in the mapping of a ring, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingOffsets {
+    pub(super) producer: usize,
+    pub(super) consumer: usize,
+    pub(super) descriptors: usize,
+    pub(super) flags: usize,
+}
+
+/// `struct xdp_statistics` of `linux/if_xdp.h`: what the kernel dropped or missed, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KernelStatistics {
+    /// Dropped for reasons other than a full or empty ring.
+    pub rx_dropped: u64,
+    /// Dropped because a fill descriptor was invalid.
+    pub rx_invalid_descriptors: u64,
+    /// Not sent because a transmit descriptor was invalid.
+    pub tx_invalid_descriptors: u64,
+    /// Dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Failed to take a frame from the fill ring.
+    pub fill_ring_empty: u64,
+    /// Failed to take a descriptor from the transmit ring.
+    pub tx_ring_empty: u64,
+}
+
+/// The offsets of the socket's transmit ring.
+pub(super) fn ring_offsets(fd: BorrowedFd<'_>) -> io::Result<RingOffsets> {
+    let offsets: libc::xdp_mmap_offsets = option(fd, libc::XDP_MMAP_OFFSETS)?;
+    let tx = offsets.tx;
+    Ok(RingOffsets {
+        producer: tx.producer as usize,
+        consumer: tx.consumer as usize,
+        descriptors: tx.desc as usize,
+        flags: tx.flags as usize,
+    })
+}
+
+/// Whether the socket moves frames without copying them.
+pub(super) fn is_zero_copy(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let options: libc::xdp_options = option(fd, libc::XDP_OPTIONS)?;
+    Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+}
+
+/// The kernel's counters.
+pub(super) fn statistics(fd: BorrowedFd<'_>) -> io::Result<KernelStatistics> {
+    let statistics: libc::xdp_statistics = option(fd, libc::XDP_STATISTICS)?;
+    Ok(KernelStatistics {
+        rx_dropped: statistics.rx_dropped,
+        rx_invalid_descriptors: statistics.rx_invalid_descs,
+        tx_invalid_descriptors: statistics.tx_invalid_descs,
+        rx_ring_full: statistics.rx_ring_full,
+        fill_ring_empty: statistics.rx_fill_ring_empty_descs,
+        tx_ring_empty: statistics.tx_ring_empty_descs,
+    })
+}
+
+/// Types of which any bytes make a value.
+///
+/// # Safety
+/// The type consists of integers only.
+unsafe trait Integers: Sized {}
+// SAFETY: integers only (`linux/if_xdp.h`).
+unsafe impl Integers for libc::xdp_mmap_offsets {}
+// SAFETY: integers only (`linux/if_xdp.h`).
+unsafe impl Integers for libc::xdp_options {}
+// SAFETY: integers only (`linux/if_xdp.h`).
+unsafe impl Integers for libc::xdp_statistics {}
+
+fn option<T: Integers>(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T> {
+    // SAFETY: integers are valid as zeros.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is writable memory of `len` bytes, and any bytes make a value (`Integers`).
+    let status = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut len)
+    };
+    if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}

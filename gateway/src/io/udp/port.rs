@@ -1,0 +1,234 @@
+//! The UDP sockets as a [`DatagramPort`], with the kernel's segmentation offloads in both directions.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef};
+use serde::Serialize;
+use wireguard::{Endpoint, LocalAddress};
+
+use super::{OneFamily, UdpSockets};
+use crate::io::{Datagram, DatagramPort, FramePool};
+
+/// The longest train of segments the kernel glues together (GRO), and the longest datagram.
+const TRAIN_LEN_MAX: usize = 65535;
+/// Trains taken in one system call.
+const TRAINS_MAX: usize = 4;
+/// Segments the kernel cuts one `sendmsg` into, at most (`UDP_MAX_SEGMENTS`, include/linux/udp.h).
+const SEGMENTS_MAX: usize = 64;
+
+/// What the UDP sockets did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UdpStatistics {
+    /// Datagrams received.
+    pub rx_datagrams: u64,
+    /// Datagrams the kernel took to send.
+    pub tx_datagrams: u64,
+    /// Received datagrams dropped because they do not fit a frame.
+    pub rx_too_long: u64,
+    /// Received datagrams dropped because no frame was free.
+    pub rx_no_frame: u64,
+    /// Datagrams the kernel did not take: no route, full buffer, prohibited.
+    pub tx_refused: u64,
+}
+
+/// Shared counters behind [`UdpStatistics`].
+#[derive(Debug, Default)]
+pub struct UdpCounters([AtomicU64; 5]);
+
+#[derive(Clone, Copy)]
+enum Counter {
+    RxDatagrams,
+    TxDatagrams,
+    RxTooLong,
+    RxNoFrame,
+    TxRefused,
+}
+
+impl UdpCounters {
+    fn add(&self, counter: Counter, count: usize) {
+        // All workers share these counters: an addition, not a store.
+        self.0[counter as usize].fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// The counters now.
+    pub fn read(&self) -> UdpStatistics {
+        let of = |counter: Counter| self.0[counter as usize].load(Ordering::Relaxed);
+        UdpStatistics {
+            rx_datagrams: of(Counter::RxDatagrams),
+            tx_datagrams: of(Counter::TxDatagrams),
+            rx_too_long: of(Counter::RxTooLong),
+            rx_no_frame: of(Counter::RxNoFrame),
+            tx_refused: of(Counter::TxRefused),
+        }
+    }
+}
+
+/// A worker's way to the UDP sockets, which control may replace at any time.
+pub struct UdpPort {
+    /// Where control puts new sockets.
+    published: Arc<ArcSwap<UdpSockets>>,
+    /// Those in use: kept so that their descriptors stay valid while they are polled.
+    sockets: Arc<UdpSockets>,
+    counters: Arc<UdpCounters>,
+    trains: Box<[u8]>,
+    train: Vec<u8>,
+}
+
+impl UdpPort {
+    /// A port on whatever sockets are in `published`.
+    pub fn new(published: Arc<ArcSwap<UdpSockets>>, counters: Arc<UdpCounters>) -> Self {
+        Self {
+            sockets: published.load_full(),
+            published,
+            counters,
+            trains: vec![0; TRAIN_LEN_MAX * TRAINS_MAX].into(),
+            train: Vec::with_capacity(TRAIN_LEN_MAX),
+        }
+    }
+
+    fn follow(&mut self) {
+        let published = self.published.load();
+        if !Arc::ptr_eq(&published, &self.sockets) {
+            self.sockets = Arc::clone(&published);
+        }
+    }
+}
+
+impl DatagramPort for UdpPort {
+    fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Datagram>, limit: usize) -> usize {
+        self.follow();
+        let before = into.len();
+        for family in self.sockets.each() {
+            // A train may be longer than what is left of the limit: it is taken whole, or not begun.
+            if into.len() - before >= limit {
+                break;
+            }
+            let mut meta = [RecvMeta::default(); TRAINS_MAX];
+            let mut buffers: [IoSliceMut<'_>; TRAINS_MAX] = {
+                let mut trains = self.trains.chunks_exact_mut(TRAIN_LEN_MAX);
+                std::array::from_fn(|_| IoSliceMut::new(trains.next().expect("one chunk per train")))
+            };
+            let Ok(count) = family.state.recv(UdpSockRef::from(&family.socket), &mut buffers, &mut meta) else {
+                continue;
+            };
+            for (train, meta) in buffers.iter().zip(&meta[..count]) {
+                for segment in train[..meta.len].chunks(meta.stride.max(1)) {
+                    into.extend(datagram(pool, segment, meta, &self.counters));
+                }
+                if meta.len == 0 {
+                    self.counters.add(Counter::RxDatagrams, 1);
+                }
+            }
+        }
+        into.len() - before
+    }
+
+    fn transmit(&mut self, pool: &mut FramePool, datagrams: &mut Vec<Datagram>) -> usize {
+        self.follow();
+        let mut sent = 0;
+        let mut rest = datagrams.as_slice();
+        while let Some(first) = rest.first() {
+            let count = train_count(first, rest);
+            let (train, after) = rest.split_at(count);
+            rest = after;
+            sent += send_train(&self.sockets, pool, &mut self.train, train);
+        }
+        self.counters.add(Counter::TxDatagrams, sent);
+        self.counters.add(Counter::TxRefused, datagrams.len() - sent);
+        for datagram in datagrams.drain(..) {
+            pool.release(datagram.frame);
+        }
+        sent
+    }
+
+    fn poll_fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.each().map(AsFd::as_fd).collect()
+    }
+}
+
+/// Copies one segment into a frame.
+fn datagram(pool: &mut FramePool, segment: &[u8], meta: &RecvMeta, counters: &UdpCounters) -> Option<Datagram> {
+    counters.add(Counter::RxDatagrams, 1);
+    let Some(mut frame) = pool.reserve() else {
+        counters.add(Counter::RxNoFrame, 1);
+        return None;
+    };
+    if !frame.set_len(segment.len()) {
+        counters.add(Counter::RxTooLong, 1);
+        pool.release(frame);
+        return None;
+    }
+    pool.data_mut(&mut frame).copy_from_slice(segment);
+    let local = meta.dst_ip.zip(meta.interface_index);
+    let local = local.map(|(ip, interface_index)| LocalAddress { ip, interface_index });
+    let ecn = meta.ecn.map_or(0, |ecn| ecn as u8);
+    Some(Datagram { frame, endpoint: Endpoint { remote: meta.addr, local }, ecn })
+}
+
+/// How many of `datagrams`, from the first on, can go in one system call: same way, same mark, same length but
+/// for a shorter last one.
+fn train_count(first: &Datagram, datagrams: &[Datagram]) -> usize {
+    let segment_len = first.frame.len();
+    let mut total_len = 0;
+    let mut count = 0;
+    for datagram in datagrams.iter().take(SEGMENTS_MAX) {
+        let len = datagram.frame.len();
+        let joins = datagram.endpoint == first.endpoint && datagram.ecn == first.ecn && len <= segment_len;
+        if !joins || total_len + len > TRAIN_LEN_MAX - 128 {
+            break;
+        }
+        total_len += len;
+        count += 1;
+        if len < segment_len {
+            break;
+        }
+    }
+    count.max(1)
+}
+
+/// Sends a train, in one system call where the kernel segments; returns how many datagrams it took.
+fn send_train(sockets: &UdpSockets, pool: &FramePool, joined: &mut Vec<u8>, train: &[Datagram]) -> usize {
+    let Some(family) = train.first().and_then(|first| sockets.of(first.endpoint.remote)) else { return 0 };
+    if train.len() > 1 && train.len() <= family.state.max_gso_segments() {
+        joined.clear();
+        train.iter().for_each(|datagram| joined.extend_from_slice(pool.data(&datagram.frame)));
+        match send(family, &train[0], joined, Some(train[0].frame.len())) {
+            Ok(()) => return train.len(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+            // A driver that cannot segment says EIO, and quinn-udp lowers `max_gso_segments`: one by one, then.
+            Err(_) => {}
+        }
+    }
+    train.iter().filter(|datagram| send(family, datagram, pool.data(&datagram.frame), None).is_ok()).count()
+}
+
+fn send(family: &OneFamily, datagram: &Datagram, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+    let mut transmit = Transmit {
+        destination: datagram.endpoint.remote,
+        ecn: EcnCodepoint::from_bits(datagram.ecn),
+        contents,
+        segment_size,
+        src_ip: datagram.endpoint.local.map(|local| local.ip),
+    };
+    let socket = || UdpSockRef::from(&family.socket);
+    match family.state.try_send(socket(), &transmit) {
+        Err(error) if transmit.src_ip.is_some() && is_source_gone(&error) => {
+            transmit.src_ip = None;
+            family.state.try_send(socket(), &transmit)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether the kernel refused because this host no longer has the source address.
+fn is_source_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENETUNREACH)
+    )
+}
+

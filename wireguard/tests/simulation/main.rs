@@ -1,0 +1,10 @@
+//! Devices that talk to each other in virtual time, with an eavesdropper on the wire.
+
+mod configuration;
+mod cookies;
+mod faults;
+mod handshake;
+mod network;
+mod node;
+mod roaming;
+mod timers;
