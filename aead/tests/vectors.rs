@@ -1,4 +1,4 @@
-//! Vectors of RFC 8439 that have the shape of a WireGuard packet (nonce of four zero bytes and a counter), on
+//! Vectors of RFC 8439 that have the shape of a `WireGuard` packet (nonce of four zero bytes and a counter), on
 //! every backend. The RFC's AEAD examples and Wycheproof's all carry associated data or other nonces, which this
 //! crate has no room for; the tags are covered by the self-test and the differential tests.
 
