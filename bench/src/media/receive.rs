@@ -88,8 +88,10 @@ pub fn receive(socket: &UdpSocket, options: ReceiveOptions, stop: &AtomicBool) -
 /// State of a run, apart from the socket.
 struct Receiver {
     started_ns: u64,
-    /// Times of the first and the latest packet.
+    /// Times of the first and the latest packet of any kind.
     active_ns: Option<(u64, u64)>,
+    /// Time of the latest packet that carried media: ends come later, and rates are about media.
+    latest_media_ns: u64,
     streams: HashMap<(SocketAddr, u32), (Kind, StreamMeter)>,
     ended_count: usize,
     malformed: u64,
@@ -97,7 +99,14 @@ struct Receiver {
 
 impl Receiver {
     fn new(started_ns: u64) -> Self {
-        Self { started_ns, active_ns: None, streams: HashMap::new(), ended_count: 0, malformed: 0 }
+        Self {
+            started_ns,
+            active_ns: None,
+            latest_media_ns: 0,
+            streams: HashMap::new(),
+            ended_count: 0,
+            malformed: 0,
+        }
     }
 
     fn take_in(&mut self, datagram: &[u8], source: SocketAddr, received_ns: u64) {
@@ -117,6 +126,7 @@ impl Receiver {
             self.ended_count += usize::from(!meter.has_ended());
             meter.end(packet.sequence);
         } else {
+            self.latest_media_ns = received_ns;
             meter.record(packet.sequence, packet.intended_ns, received_ns, datagram.len());
         }
     }
@@ -134,7 +144,8 @@ impl Receiver {
     }
 
     fn report(&self) -> Report {
-        let duration_ns = self.active_ns.map_or(0, |(first_ns, latest_ns)| latest_ns - first_ns);
+        let duration_ns =
+            self.active_ns.map_or(0, |(first_ns, _)| self.latest_media_ns.saturating_sub(first_ns));
         let meters = self
             .streams
             .iter()

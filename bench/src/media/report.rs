@@ -12,7 +12,7 @@ use super::packet::Kind;
 /// What a receiver saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// From the first packet to the last, in seconds.
+    /// From the first media packet to the last, in seconds.
     pub duration_seconds: f64,
     /// Datagrams that were not ours, damaged, or of a stream too many.
     pub malformed: u64,
