@@ -55,9 +55,9 @@ fn draw(series: &[(String, Vec<Percentile>)]) -> Result<String, Box<dyn std::err
     let (low, high) = points().fold((f64::INFINITY, 0.0_f64), |(low, high), point| {
         (low.min(point.latency_us), high.max(point.latency_us))
     });
-    // A logarithmic axis needs a positive range.
-    let low = low.max(0.1) * 0.9;
-    let high = (high * 1.1).max(low * 2.0);
+    // Whole decades from 0.1 us: a logarithmic axis needs a positive range, and every range then has its labels.
+    let low = 10_f64.powf(low.max(0.1).log10().floor());
+    let high = 10_f64.powf(high.log10().ceil()).max(low * 10.0);
 
     let mut svg = String::new();
     {
@@ -66,6 +66,7 @@ fn draw(series: &[(String, Vec<Percentile>)]) -> Result<String, Box<dyn std::err
         let mut chart = ChartBuilder::on(&root)
             .caption("Latency by percentile", ("sans-serif", 22))
             .margin(16)
+            .margin_right(40)
             .x_label_area_size(48)
             .y_label_area_size(84)
             .build_cartesian_2d(0.0..nines_max, (low..high).log_scale())?;
@@ -82,8 +83,7 @@ fn draw(series: &[(String, Vec<Percentile>)]) -> Result<String, Box<dyn std::err
             .bold_line_style(RGBColor(200, 200, 200))
             .draw()?;
         for ((name, points), colour) in series.iter().zip(COLOURS.iter().cycle()) {
-            let line =
-                points.iter().map(|point| (nines(point).unwrap_or(nines_max), point.latency_us.max(low)));
+            let line = curve(points, nines_max).map(|(nines, latency_us)| (nines, latency_us.max(low)));
             chart
                 .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
                 .label(name)
@@ -100,6 +100,13 @@ fn draw(series: &[(String, Vec<Percentile>)]) -> Result<String, Box<dyn std::err
         root.present()?;
     }
     Ok(svg)
+}
+
+/// A series in the chart's coordinates. The maximum, at 100 %, has no place on an axis of nines: it ends the line
+/// as a vertical stroke.
+fn curve(points: &[Percentile], nines_max: f64) -> impl Iterator<Item = (f64, f64)> {
+    let last = points.iter().filter_map(nines).reduce(f64::max).unwrap_or(nines_max);
+    points.iter().map(move |point| (nines(point).unwrap_or(last), point.latency_us))
 }
 
 /// 90 % is one nine, 99 % two; `None` for what lies beyond the axis, 100 % above all.
@@ -124,7 +131,7 @@ fn latency_label(latency_us: f64) -> String {
 mod tests {
     use super::*;
 
-    fn curve(scale: f64) -> Vec<Percentile> {
+    fn percentiles(scale: f64) -> Vec<Percentile> {
         [0.0, 50.0, 90.0, 99.0, 99.9, 99.95, 100.0]
             .into_iter()
             .enumerate()
@@ -139,9 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn maximum_ends_the_line_where_the_percentiles_do() {
+        let points: Vec<_> = curve(&percentiles(1.0), 4.0).collect();
+        let [.., (before, _), (last, maximum)] = points[..] else { panic!("too few points") };
+        assert_eq!((last.to_bits(), maximum.to_bits()), (before.to_bits(), 7.0_f64.to_bits()));
+    }
+
+    #[test]
     fn plot_is_well_formed_and_names_axes_and_series() {
-        let series =
-            vec![("wgx <audio>".to_owned(), curve(20.0)), ("plain & video".to_owned(), curve(300.0))];
+        let series = vec![
+            ("wgx <audio>".to_owned(), percentiles(20.0)),
+            ("plain & video".to_owned(), percentiles(300.0)),
+        ];
         let svg = draw(&series).expect("drawn");
         for text in ["wgx &lt;audio&gt;", "plain &amp; video", "percentile of packets", "(us)", "99.9 %"] {
             assert!(svg.contains(text), "{text} is missing");

@@ -145,11 +145,16 @@ impl Latency {
 }
 
 impl Percentile {
-    /// The distribution at steps that halve towards 100 %, as `HdrHistogram` iterates; the last one is 100.
+    /// The distribution at steps that halve towards 100 %, as `HdrHistogram` iterates, as far as there is at least
+    /// one packet beyond; the last one is 100, the maximum.
     pub fn of(nanoseconds: &Histogram<u64>) -> Vec<Self> {
         const STEPS_PER_HALVING: u32 = 5;
         nanoseconds
             .iter_quantiles(STEPS_PER_HALVING)
+            .filter(|step| {
+                let beyond = 1.0 - step.quantile_iterated_to();
+                beyond <= 0.0 || beyond * nanoseconds.len() as f64 >= 1.0
+            })
             .map(|step| Self {
                 percentile: rounded(step.quantile_iterated_to() * 100.0, 8),
                 latency_us: microseconds(step.value_iterated_to()),
