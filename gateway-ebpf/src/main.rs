@@ -28,8 +28,9 @@ mod program {
             reason = reason.without_socket();
         }
         tables::count(interface.slot, reason);
+        // The number, not the name: a table of strings is made of pointers, which a BPF object cannot hold.
         #[cfg(feature = "trace")]
-        aya_log_ebpf::debug!(&context, "{} slot {}", reason.name(), interface.slot);
+        aya_log_ebpf::debug!(&context, "slot {} reason {}", interface.slot, reason as u32);
         action
     }
 

@@ -8,6 +8,8 @@ mod inspect;
 mod maps;
 mod object;
 mod tables;
+#[cfg(feature = "trace")]
+mod trace;
 
 use std::{
     collections::BTreeMap,
@@ -61,6 +63,8 @@ pub struct Steering {
     local: Table<IpAddr>,
     allowed: Table<IpNet>,
     ebpf: Ebpf,
+    #[cfg(feature = "trace")]
+    _forwarder: Option<trace::Forwarder>,
 }
 
 struct Interface {
@@ -82,6 +86,8 @@ impl Steering {
             _ => {}
         }
         let mut ebpf = object::load()?;
+        #[cfg(feature = "trace")]
+        let forwarder = trace::Forwarder::start(&mut ebpf);
         let program = program_mut(&mut ebpf)?;
         program.load().map_err(|error| Error::program(&error))?;
         Ok(Self {
@@ -90,6 +96,8 @@ impl Steering {
             local: Table::default(),
             allowed: Table::default(),
             ebpf,
+            #[cfg(feature = "trace")]
+            _forwarder: forwarder,
         })
     }
 

@@ -32,7 +32,9 @@ fn install_packages(missing: &[&str]) -> Result<()> {
     let mut install = command::command("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
     // Without the flag wireguard-tools drags in a whole kernel.
-    install.args(["--quiet", "--yes", "--no-install-recommends", "install"]).args(missing);
+    install
+        .args(["--quiet", "--yes", "--no-install-recommends", "--option=Dpkg::Use-Pty=0", "install"])
+        .args(missing);
 
     eprintln!("setup: missing Debian packages: {}", missing.join(" "));
     let obstacle = if command::find_program("apt-get").is_none() {

@@ -27,6 +27,7 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("rust-web-src", BpfCompiler),
     // xsk-rs: libxdp and libbpf from source, bindgen
     ("clang-{v}", File("{llvm}/bin/clang")),
+    ("libclang1-{v}", File("{llvm}/lib/libclang-{v}.so.1")),
     ("libelf-dev", File("/usr/include/libelf.h")),
     ("zlib1g-dev", File("/usr/include/zlib.h")),
     ("m4", Program("m4")),
@@ -61,7 +62,9 @@ impl Probe {
     fn is_there(&self) -> bool {
         match self {
             Program(name) => find_program(name).is_some(),
-            File(path) => Path::new(&path.replace("{llvm}", &toolchain::llvm_prefix())).exists(),
+            File(path) => {
+                Path::new(&path.replace("{llvm}", &toolchain::llvm_prefix()).replace("{v}", LLVM)).exists()
+            }
             BpfCompiler => toolchain::candidate().is_some(),
         }
     }
