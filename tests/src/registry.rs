@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -107,6 +107,8 @@ impl Registry {
         }
         for pid in &made.pids {
             signal(*pid, Signal::KILL);
+            // They are our children: not every container has an init that would collect them.
+            let _ = waitpid(Pid::from_raw(pid.cast_signed()), WaitOptions::empty());
         }
         for name in &made.namespaces {
             delete_namespace(name);

@@ -17,7 +17,8 @@ use crate::{Lab, gateway, program, registry};
 const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Programs every scenario uses.
-const PROGRAMS: [&str; 8] = ["ip", "ethtool", "setpriv", "ss", "wg", "wireguard-go", "ping", "iperf3"];
+const PROGRAMS: [&str; 10] =
+    ["ip", "ss", "bpftool", "ethtool", "setpriv", "wg", "wireguard-go", "ping", "iperf3", "tcpdump"];
 
 /// Scenarios share two cores and would disturb each other's timing.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

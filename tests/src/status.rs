@@ -31,6 +31,11 @@ impl Status {
         &self.value
     }
 
+    /// The rung of the ladder the gateway is on: `af-xdp` or `udp`.
+    pub fn rung(&self) -> &str {
+        self.value["rung"].as_str().unwrap_or_default()
+    }
+
     /// Packets that had a verdict, over all workers; verdicts that never happened count 0.
     pub fn verdict(&self, name: &str) -> u64 {
         self.verdicts.get(name).copied().unwrap_or(0)

@@ -46,6 +46,8 @@ fn traffic_goes_over_af_xdp() {
         let mut attached = world.gateway.xdp_interfaces()?;
         attached.sort();
         ensure!(attached == [DOWNLINK, UPLINK], "XDP programs on {attached:?}");
+        let rung = world.gateway.status()?.rung().to_owned();
+        ensure!(rung == "af-xdp", "the gateway is on the rung {rung:?}");
         wait_for_fast_path(&world)?;
 
         let _iperf = world.site.start_iperf(lab)?;
@@ -97,6 +99,7 @@ fn udp_rung_attaches_no_xdp_program() {
             world.gateway.xdp_interfaces()?
         );
         let status = world.gateway.status()?;
+        ensure!(status.rung() == "udp", "the gateway is on the rung {:?}", status.rung());
         ensure!(status.fast() == 0 && status.slow() > 0, "{:?}", status.verdicts());
         Ok(())
     });

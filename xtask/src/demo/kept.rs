@@ -38,7 +38,7 @@ pub fn keep(lab: Lab, mut world: World) -> Result<()> {
     let (gateway, client) = (&world.gateway, &world.clients[0]);
     let server = server_side(SERVER_HOST);
     println!("\nStill running. To look around (as root):");
-    println!("  ip netns exec {} wg show", gateway.namespace.name());
+    println!("  ip netns exec {} wg show {}", gateway.namespace.name(), gateway.interface);
     if let Implementation::Wgx(_) = gateway.implementation() {
         let program = gateway.program()?;
         println!(
