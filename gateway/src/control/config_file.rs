@@ -26,10 +26,11 @@ const WG_QUICK_KEYS: [&str; 9] =
 
 /// What is wrong with a configuration file, and where.
 #[derive(Debug, thiserror::Error)]
-#[error("{}:{line}: {reason}", path.display())]
+#[error("{}{}: {reason}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
 pub struct ConfigFileError {
     path: PathBuf,
-    line: usize,
+    /// From 1; `None` when it is the file that is wrong, not a line of it.
+    line: Option<usize>,
     reason: String,
 }
 
@@ -39,22 +40,27 @@ pub struct ConfigFileError {
 /// The file cannot be read, or a line is not understood: then nothing of it counts.
 pub fn read(path: &Path) -> Result<DeviceSettings, ConfigFileError> {
     let error = |line, reason| ConfigFileError { path: path.to_owned(), line, reason };
-    let metadata = fs::metadata(path).map_err(|cause| error(0, format!("cannot read it: {cause}")))?;
+    let metadata = fs::metadata(path).map_err(|cause| error(None, format!("cannot read it: {cause}")))?;
     if metadata.len() > FILE_LEN_MAX {
-        return Err(error(0, format!("is larger than {FILE_LEN_MAX} bytes: this is no WireGuard configuration")));
+        return Err(error(
+            None,
+            format!("is larger than {FILE_LEN_MAX} bytes: this is no WireGuard configuration"),
+        ));
     }
     if metadata.mode() & 0o004 != 0 {
         warn!(path = %path.display(), "the file is world readable: chmod 600 it, it may hold keys");
     }
-    let text = Zeroizing::new(fs::read(path).map_err(|cause| error(0, format!("cannot read it: {cause}")))?);
-    let text = str::from_utf8(&text).map_err(|_| error(0, "is not text".to_owned()))?;
-    parse(text).map_err(|(line, reason)| error(line, reason))
+    let text =
+        Zeroizing::new(fs::read(path).map_err(|cause| error(None, format!("cannot read it: {cause}")))?);
+    let text = str::from_utf8(&text).map_err(|_| error(None, "is not text".to_owned()))?;
+    parse(text).map_err(|(line, reason)| error(Some(line), reason))
 }
 
 /// The pure part of [`read`], but for host names: the line of an error from 1, and what is wrong with it.
 fn parse(text: &str) -> Result<DeviceSettings, (usize, String)> {
     let change = DeviceChange { replace_peers: true, ..DeviceChange::default() };
-    let mut parser = Parser { settings: DeviceSettings { change, ..DeviceSettings::default() }, section: Section::None };
+    let mut parser =
+        Parser { settings: DeviceSettings { change, ..DeviceSettings::default() }, section: Section::None };
     for (index, line) in text.lines().enumerate() {
         // As `wg` does: a comment may follow anything, and blanks mean nothing anywhere.
         let line = line.split('#').next().unwrap_or_default();
@@ -72,7 +78,11 @@ enum Section {
     None,
     Interface,
     /// A peer whose public key may still come.
-    Peer { line: usize, peer: Box<PeerChange>, has_public_key: bool },
+    Peer {
+        line: usize,
+        peer: Box<PeerChange>,
+        has_public_key: bool,
+    },
 }
 
 struct Parser {
@@ -107,7 +117,9 @@ impl Parser {
     }
 
     fn end_section(&mut self) -> Result<(), (usize, String)> {
-        if let Section::Peer { line, peer, has_public_key } = std::mem::replace(&mut self.section, Section::None) {
+        if let Section::Peer { line, peer, has_public_key } =
+            std::mem::replace(&mut self.section, Section::None)
+        {
             if !has_public_key {
                 return Err((line, format!("the [Peer] of line {line} has no PublicKey")));
             }
@@ -123,8 +135,13 @@ fn interface_line(settings: &mut DeviceSettings, key: &str, value: &str) -> Resu
             let key = PrivateKey::from_bytes(*key_of(value, "PrivateKey")?);
             settings.change.private_key = PrivateKeyChange::Set(key);
         }
-        "listenport" => settings.listen_port = Some(number(value).ok_or_else(|| bad("ListenPort", value, "0..65535"))?),
-        "fwmark" => settings.fwmark = Some(fwmark(value).ok_or_else(|| bad("FwMark", value, "off, a number or 0xHEX"))?),
+        "listenport" => {
+            settings.listen_port = Some(number(value).ok_or_else(|| bad("ListenPort", value, "0..65535"))?);
+        }
+        "fwmark" => {
+            settings.fwmark =
+                Some(fwmark(value).ok_or_else(|| bad("FwMark", value, "off, a number or 0xHEX"))?);
+        }
         _ if WG_QUICK_KEYS.contains(&key) => {
             return Err(format!("{key} is for wg-quick: give the output of `wg-quick strip` instead"));
         }
@@ -136,15 +153,19 @@ fn interface_line(settings: &mut DeviceSettings, key: &str, value: &str) -> Resu
 fn peer_line(peer: &mut PeerChange, key: &str, value: &str) -> Result<(), String> {
     match key {
         "publickey" => peer.public_key = PublicKey::from_bytes(*key_of(value, "PublicKey")?),
-        "presharedkey" => peer.preshared_key = Some(PresharedKey::from_bytes(*key_of(value, "PresharedKey")?)),
+        "presharedkey" => {
+            peer.preshared_key = Some(PresharedKey::from_bytes(*key_of(value, "PresharedKey")?));
+        }
         "endpoint" => peer.endpoint = Some(resolve(value)?),
         "persistentkeepalive" => {
             let interval = if value.eq_ignore_ascii_case("off") { Some(0) } else { number(value) };
-            peer.persistent_keepalive = Some(interval.ok_or_else(|| bad("PersistentKeepalive", value, "off or 0..65535"))?);
+            peer.persistent_keepalive =
+                Some(interval.ok_or_else(|| bad("PersistentKeepalive", value, "off or 0..65535"))?);
         }
         "allowedips" => {
             for prefix in value.split(',').filter(|_| !value.is_empty()) {
-                peer.allowed_ips.push(allowed_ip(prefix).ok_or_else(|| bad("AllowedIPs", prefix, "ADDRESS[/LEN]"))?);
+                peer.allowed_ips
+                    .push(allowed_ip(prefix).ok_or_else(|| bad("AllowedIPs", prefix, "ADDRESS[/LEN]"))?);
             }
         }
         _ => return Err(format!("unknown key {key:?} in [Peer]")),
@@ -166,7 +187,9 @@ fn key_of(value: &str, name: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, String> {
             key.copy_from_slice(&decoded[..KEY_LEN]);
             Ok(key)
         }
-        _ => Err(format!("{name} is not a key: 32 bytes in base64, which are 44 characters, as `wg genkey` prints")),
+        _ => Err(format!(
+            "{name} is not a key: 32 bytes in base64, which are 44 characters, as `wg genkey` prints"
+        )),
     }
 }
 
@@ -175,7 +198,9 @@ fn fwmark(value: &str) -> Option<u32> {
         return Some(0);
     }
     match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
-        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => u32::from_str_radix(digits, 16).ok(),
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+            u32::from_str_radix(digits, 16).ok()
+        }
         Some(_) => None,
         None => number(value),
     }
@@ -204,9 +229,9 @@ fn resolve(value: &str) -> Result<SocketAddr, String> {
     if !has_port {
         return Err(bad("Endpoint", value, "HOST:PORT, IPV4:PORT or [IPV6]:PORT"));
     }
-    let mut addresses = value
-        .to_socket_addrs()
-        .map_err(|error| format!("cannot resolve {value:?}: {error}; use an address, or set it later with `wg set`"))?;
+    let mut addresses = value.to_socket_addrs().map_err(|error| {
+        format!("cannot resolve {value:?}: {error}; use an address, or set it later with `wg set`")
+    })?;
     addresses.next().ok_or_else(|| format!("{value:?} has no address"))
 }
 
@@ -261,7 +286,10 @@ mod tests {
         for (text, line, reason) in table {
             let (at, error) = parse(&text).expect_err(&text);
             // A peer without a key is only noticed at its end; its own line is named there.
-            assert!((at == line || error.contains(&format!("line {line}"))) && error.contains(reason), "{text}: {at}: {error}");
+            assert!(
+                (at == line || error.contains(&format!("line {line}"))) && error.contains(reason),
+                "{text}: {at}: {error}"
+            );
             assert!(!error.contains(&KEY[1..40]), "{error} tells a key");
         }
     }
@@ -269,7 +297,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = read(Path::new("/nonexistent/wg.conf")).unwrap_err().to_string();
-        assert!(error.starts_with("/nonexistent/wg.conf:0: cannot read it"), "{error}");
+        assert!(error.starts_with("/nonexistent/wg.conf: cannot read it"), "{error}");
     }
 
     proptest! {

@@ -4,6 +4,8 @@
 //! its parts, and [`upkeep`] keeps the neighbours resolved that the fast path sends to.
 
 pub mod decode;
+#[cfg(test)]
+pub mod test_netns;
 pub mod upkeep;
 pub mod watch;
 

@@ -67,7 +67,7 @@ impl NetworkWatch {
         let mut follower = Follower {
             handle: handle.clone(),
             network: Network::default(),
-            outdated: Outdated::ALL,
+            outdated: ALL_PARTS.into(),
             dump_took: Duration::ZERO,
         };
         follower.update().await?;
@@ -138,28 +138,23 @@ impl Neighbours {
     }
 }
 
-/// Which parts are out of date.
-#[derive(Clone, Copy, Debug, Default)]
-struct Outdated {
-    links: bool,
-    addresses: bool,
-    routes: bool,
-    rules: bool,
-    neighbours: bool,
+/// A part of the network that is read as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Links,
+    Addresses,
+    Routes,
+    Rules,
+    Neighbours,
 }
 
-impl Outdated {
-    const ALL: Self = Self { links: true, addresses: true, routes: true, rules: true, neighbours: true };
-
-    fn is_any(self) -> bool {
-        self.links || self.addresses || self.routes || self.rules || self.neighbours
-    }
-}
+const ALL_PARTS: [Part; 5] = [Part::Links, Part::Addresses, Part::Routes, Part::Rules, Part::Neighbours];
 
 struct Follower {
     handle: Handle,
     network: Network,
-    outdated: Outdated,
+    /// What is to be read anew.
+    outdated: BTreeSet<Part>,
     dump_took: Duration,
 }
 
@@ -168,21 +163,22 @@ impl Follower {
         while let Some(event) = events.next().await {
             let mut is_changed = self.note(event);
             let wait =
-                if self.outdated.is_any() { COALESCE.max(self.dump_took * DUMP_SHARE) } else { COALESCE };
+                if self.outdated.is_empty() { COALESCE } else { COALESCE.max(self.dump_took * DUMP_SHARE) };
             let deadline = tokio::time::Instant::now() + wait;
             while let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await {
                 let Some(event) = event else { return };
                 is_changed |= self.note(event);
             }
-            if self.outdated.is_any() {
-                match self.update().await {
-                    Ok(()) => is_changed = true,
-                    Err(error) => {
-                        // What was read stays in force; the next event tries again, and so does this pause.
-                        warn!(error = format!("{error:#}"), "cannot read routes and neighbours anew");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
+            if !self.outdated.is_empty() {
+                while let Err(error) = self.update().await {
+                    // What was read before stays in force meanwhile.
+                    warn!(
+                        error = format!("{error:#}"),
+                        "cannot read routes and neighbours anew: trying again"
+                    );
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
+                is_changed = true;
             }
             if is_changed && **publisher.borrow() != self.network {
                 publisher.send_replace(Arc::new(self.network.clone()));
@@ -196,29 +192,25 @@ impl Follower {
             NetlinkPayload::InnerMessage(message) => message,
             NetlinkPayload::Overrun(_) => {
                 debug!("rtnetlink events were lost: reading everything anew");
-                self.outdated = Outdated::ALL;
+                self.outdated = ALL_PARTS.into();
                 return false;
             }
             _ => return false,
         };
-        match message {
+        let outdated: &[Part] = match message {
             RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
-                self.outdated.links = true;
-                self.outdated.addresses = true;
-                self.outdated.routes = true;
+                &[Part::Links, Part::Addresses, Part::Routes]
             }
             RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
-                self.outdated.addresses = true;
-                self.outdated.routes = true;
+                &[Part::Addresses, Part::Routes]
             }
-            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => {
-                self.outdated.routes = true
-            }
-            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => self.outdated.rules = true,
+            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => &[Part::Routes],
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => &[Part::Rules],
             RouteNetlinkMessage::NewNeighbour(message) => return self.set_neighbour(&message, true),
             RouteNetlinkMessage::DelNeighbour(message) => return self.set_neighbour(&message, false),
-            _ => {}
-        }
+            _ => &[],
+        };
+        self.outdated.extend(outdated);
         false
     }
 
@@ -234,33 +226,39 @@ impl Follower {
     /// Reads what is out of date.
     async fn update(&mut self) -> Result<()> {
         let started = Instant::now();
-        let outdated = self.outdated;
-        if outdated.links {
-            let links = collect(self.handle.link().get().execute(), "links").await?;
-            self.network.links =
-                links.iter().filter_map(decode::link).map(|link| (link.index, link)).collect();
+        for part in self.outdated.clone() {
+            self.read(part).await?;
+            self.outdated.remove(&part);
         }
-        if outdated.addresses {
-            let addresses = collect(self.handle.address().get().execute(), "addresses").await?;
-            self.network.addresses = addresses.iter().filter_map(decode::address).collect();
-        }
-        if outdated.routes {
-            self.network.routes = self.routes().await?;
-        }
-        if outdated.rules {
-            self.network.plain_rules =
-                self.has_plain_rules(IpVersion::V4).await? && self.has_plain_rules(IpVersion::V6).await?;
-        }
-        if outdated.neighbours {
-            let neighbours = collect(self.handle.neighbours().get().execute(), "neighbours").await?;
-            self.network.neighbours = neighbours
-                .iter()
-                .filter_map(decode::neighbour)
-                .filter_map(|(key, mac)| mac.map(|mac| (key, mac)))
-                .collect();
-        }
-        self.outdated = Outdated::default();
         self.dump_took = started.elapsed();
+        Ok(())
+    }
+
+    async fn read(&mut self, part: Part) -> Result<()> {
+        match part {
+            Part::Links => {
+                let links = collect(self.handle.link().get().execute(), "links").await?;
+                self.network.links =
+                    links.iter().filter_map(decode::link).map(|link| (link.index, link)).collect();
+            }
+            Part::Addresses => {
+                let addresses = collect(self.handle.address().get().execute(), "addresses").await?;
+                self.network.addresses = addresses.iter().filter_map(decode::address).collect();
+            }
+            Part::Routes => self.network.routes = self.routes().await?,
+            Part::Rules => {
+                self.network.plain_rules =
+                    self.has_plain_rules(IpVersion::V4).await? && self.has_plain_rules(IpVersion::V6).await?;
+            }
+            Part::Neighbours => {
+                let neighbours = collect(self.handle.neighbours().get().execute(), "neighbours").await?;
+                self.network.neighbours = neighbours
+                    .iter()
+                    .filter_map(decode::neighbour)
+                    .filter_map(|(key, mac)| mac.map(|mac| (key, mac)))
+                    .collect();
+            }
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::control::settings::DeviceSettings;
 /// Clients talked to at the same time; more of them wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
 /// A client that says nothing for so long is not coming back.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 /// What is read at once.
 const CHUNK_LEN: usize = 16 << 10;
 

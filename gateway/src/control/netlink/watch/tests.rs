@@ -1,15 +1,14 @@
 //! Against the kernel, each test in a network namespace of its own.
 
-use std::process::Command;
-
 use super::*;
+use crate::control::netlink::test_netns::{self, ip};
 use crate::dataplane::network::{RouteKind, TABLE_MAIN};
 
 /// Runs `test` on a thread in a new network namespace, which ends with the thread.
 fn in_netns<T: Future<Output = ()>>(name: &str, test: impl FnOnce() -> T + Send) {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
-            if let Err(error) = enter_new_netns() {
+            if let Err(error) = test_netns::enter() {
                 println!("skipped: {name}: cannot make a network namespace: {error}");
                 return;
             }
@@ -20,18 +19,6 @@ fn in_netns<T: Future<Output = ()>>(name: &str, test: impl FnOnce() -> T + Send)
             std::panic::resume_unwind(panic);
         }
     });
-}
-
-#[expect(unsafe_code, reason = "unshare(2) has no safe wrapper")]
-fn enter_new_netns() -> rustix::io::Result<()> {
-    // SAFETY: CLONE_NEWNET unshares no memory and no descriptors; it changes which network the sockets this
-    // thread opens from now on belong to, and nothing else.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Waits until the network is as `is_right` wants it. A second is what the operator would wait for.

@@ -13,7 +13,7 @@ async fn talk(input: &[u8]) -> (String, usize) {
             count += 1;
             match command {
                 Command::Get(reply) => {
-                    reply.send(Zeroizing::new("listen_port=1\nerrno=0\n\n".to_owned())).unwrap()
+                    reply.send(Zeroizing::new("listen_port=1\nerrno=0\n\n".to_owned())).unwrap();
                 }
                 Command::Set(settings, reply) => {
                     let answer = match settings.listen_port {

@@ -189,7 +189,8 @@ proptest! {
         lines in proptest::collection::vec(
             ("(public_key|allowed_ip|endpoint|fwmark|remove|preshared_key|private_key)", "[0-9a-f:./%-]{0,70}"), 0..8),
     ) {
-        let text: String = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+        let lines: Vec<String> = lines.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let text = lines.join("\n") + "\n";
         let _ = set(&text);
     }
 
