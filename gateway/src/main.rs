@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    gateway::cli::main(|_| anyhow::bail!("this build has no data plane"))
+    gateway::cli::main(gateway::runtime::start)
 }

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 pub use port::{UdpCounters, UdpPort, UdpStatistics};
 use quinn_udp::{UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use wireguard::Endpoint;
 
 /// Times a random port is drawn until both families have it.
@@ -87,6 +87,16 @@ impl UdpSockets {
     /// The port both sockets have.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Marks all datagrams sent from now on with `fwmark`, or with none when it is 0. If one of the sockets
+    /// refuses, neither is marked anew.
+    ///
+    /// # Errors
+    /// The process lacks `CAP_NET_ADMIN`.
+    pub fn set_fwmark(&self, fwmark: u32) -> io::Result<()> {
+        // Whether a mark may be set does not depend on the family, so only the first call can fail.
+        self.each().try_for_each(|family| SockRef::from(&family.socket).set_mark(fwmark))
     }
 
     /// Sends one datagram with outer traffic class `tos`, from the endpoint's local address while this host
