@@ -1,12 +1,16 @@
 //! `wgx status`: asks running gateways what they do and lays it out for people.
 
-mod source;
 mod table;
 
 use std::{process::ExitCode, time::UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
+
+use crate::{
+    config::is_tunnel_name,
+    control::status::{read_status, running_instances},
+};
 
 /// Arguments of `wgx status`.
 #[derive(Clone, Debug, Args)]
@@ -21,16 +25,21 @@ pub struct StatusArgs {
 
 /// Prints the status of one gateway or of all; fails when none runs.
 pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
-    let directory = source::directory();
     let names = match &args.name {
+        // The name becomes part of a path.
+        Some(name) if !is_tunnel_name(name) => {
+            anyhow::bail!("{name:?} cannot name a tunnel: `wgx status` without a name shows those that run")
+        }
         Some(name) => vec![name.clone()],
-        None => source::running(directory)?,
+        None => running_instances()?,
     };
     if names.is_empty() {
         anyhow::bail!("no gateway runs: start one with `wgx run`");
     }
-    let answers =
-        names.iter().map(|name| source::ask(directory, name)).collect::<Result<Vec<serde_json::Value>>>()?;
+    let answers = names
+        .iter()
+        .map(|name| Ok(serde_json::to_value(read_status(name)?)?))
+        .collect::<Result<Vec<serde_json::Value>>>()?;
     if args.json {
         // One name asked for gives that gateway's object, no name gives a list: scripts know which they get.
         let value =

@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn peers_show_bytes_in_units_and_lists_in_one_cell() {
         let text = render(&status(), 1000);
-        assert_eq!(lines_with(&text, "abc="), ["abc= - 10.0.0.1/32, fd00::1/128 5.0 MiB"]);
+        assert_eq!(lines_with(&text, "abc="), ["abc= - 5.0 MiB 10.0.0.1/32, fd00::1/128"]);
     }
 
     #[test]
