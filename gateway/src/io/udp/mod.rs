@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 pub use port::{UdpCounters, UdpPort, UdpStatistics};
 use quinn_udp::{UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use wireguard::Endpoint;
 
 /// Times a random port is drawn until both families have it.
@@ -89,6 +89,14 @@ impl UdpSockets {
         self.port
     }
 
+    /// Marks what both sockets send from now on, 0 for no mark.
+    ///
+    /// # Errors
+    /// The process lacks `CAP_NET_ADMIN`.
+    pub fn set_fwmark(&self, fwmark: u32) -> io::Result<()> {
+        self.each().try_for_each(|family| SockRef::from(&family.socket).set_mark(fwmark))
+    }
+
     /// Sends one datagram with outer traffic class `tos`, from the endpoint's local address while this host
     /// has it.
     ///
@@ -99,7 +107,9 @@ impl UdpSockets {
         let source = endpoint.local.map(|local| local.ip);
         match family.send(endpoint.remote, source, datagram, tos) {
             // The address was taken off this host: any other is better than none.
-            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH) if source.is_some() => {
+            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH)
+                if source.is_some() =>
+            {
                 family.send(endpoint.remote, None, datagram, tos).map_err(io::Error::from)
             }
             outcome => outcome.map_err(io::Error::from),
@@ -145,7 +155,13 @@ impl OneFamily {
         Ok(Self { socket, state })
     }
 
-    fn send(&self, remote: SocketAddr, source: Option<IpAddr>, datagram: &[u8], tos: u8) -> Result<(), Errno> {
+    fn send(
+        &self,
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+        datagram: &[u8],
+        tos: u8,
+    ) -> Result<(), Errno> {
         let iov = [io::IoSlice::new(datagram)];
         let fd = self.socket.as_raw_fd();
         let to = SockaddrStorage::from(remote);
