@@ -1,150 +1,148 @@
-//! ChaCha20-Poly1305 (RFC 8439) over a batch of packets, as WireGuard uses it: a nonce of four zero bytes and a
-//! little-endian counter, no additional data (WireGuard paper, section 5.4.6).
+//! ChaCha20-Poly1305 (RFC 8439) over a batch of packets, in place. Not a general AEAD: the nonce and the
+//! associated data are those of `WireGuard`'s transport data messages.
 //!
-//! A batch is one call whatever its packets' keys and lengths, so that a backend may put blocks of different
-//! packets into the lanes of one vector pass. The backend is chosen once, by [`Aead::detect`] or
-//! [`Aead::by_name`], and proves itself on known answers first. What is deliberately absent: nonce bookkeeping
-//! and message framing (crate `wireguard`), and any key agreement.
+//! - **Nonce**: four zero bytes, then the packet's 64-bit counter, little-endian (`WireGuard` paper, 5.4.6).
+//! - **Associated data**: always empty.
+//! - **Layout**: ciphertext, then [`TAG_LEN`] bytes of tag, both inside the packet's buffer.
+//!
+//! A whole batch goes through one call, each packet with its own key, counter and length, so that a backend may
+//! spread the packets over the lanes of one SIMD pass. The backend is chosen once, by [`Aead::detect`], and the
+//! [`Aead`] handle is a small `Copy` value: there is no call through a pointer per packet.
+//!
+//! ```
+//! use aead::{Aead, Key, Packet, TAG_LEN};
+//!
+//! let aead = Aead::detect();
+//! let key = Key::new(&[7; 32]);
+//! let mut datagram = [b"hello".as_slice(), &[0; TAG_LEN]].concat();
+//! aead.seal(&mut [Packet { key: &key, counter: 0, buffer: &mut datagram }]);
+//!
+//! let mut authentic = Vec::new();
+//! aead.open(&mut [Packet { key: &key, counter: 0, buffer: &mut datagram }], &mut authentic);
+//! assert_eq!(authentic, [true]);
+//! assert_eq!(datagram[..5], *b"hello");
+//! ```
 #![deny(unsafe_code)]
 
-mod authentic;
-mod aws_lc;
+mod backend;
 mod key;
-mod known_answers;
-mod portable;
+mod self_test;
 
-pub use authentic::Authentic;
+use backend::Backend;
 pub use key::Key;
+pub use self_test::SelfTestError;
 
-/// Bytes of a Poly1305 tag.
+/// Length in bytes of a ChaCha20-Poly1305 key.
+pub const KEY_LEN: usize = 32;
+
+/// Length in bytes of the Poly1305 tag behind each ciphertext.
 pub const TAG_LEN: usize = 16;
 
-/// Packets in one batch, at most.
-pub const BATCH_LEN_MAX: usize = 128;
-
-/// One packet of a batch.
-#[derive(Debug)]
+/// One packet of a batch: whose key, which nonce, and the bytes to work on in place.
 pub struct Packet<'a> {
-    /// The key to seal or open with.
+    /// The session's key for this direction.
     pub key: &'a Key,
-    /// The counter that makes the nonce. Never to be used twice to seal under one key: the caller's duty.
+    /// The transport message's counter, which becomes the nonce. Sealing two packets with the same key and
+    /// counter gives both plaintexts away: the caller reserves counters and never reuses one.
     pub counter: u64,
-    /// To seal: plaintext, then [`TAG_LEN`] bytes of room. To open: ciphertext, then the tag.
+    /// For [`Aead::seal`] the plaintext and then [`TAG_LEN`] bytes whose content does not matter;
+    /// for [`Aead::open`] ciphertext and then tag.
     pub buffer: &'a mut [u8],
 }
 
-impl Packet<'_> {
-    fn nonce(&self) -> [u8; 12] {
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&self.counter.to_le_bytes());
-        nonce
-    }
-}
-
-/// A backend, chosen once; cheap to copy.
+/// A backend that passed its known-answer test. Copy it to every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aead(Backend);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backend {
-    AwsLc,
-    Portable,
+pub struct Aead {
+    backend: Backend,
 }
 
-/// Backends from the fastest to the one that runs everywhere.
-const BACKENDS: [Backend; 2] = [Backend::AwsLc, Backend::Portable];
-
-impl Backend {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::AwsLc => "aws-lc",
-            Self::Portable => "portable",
-        }
-    }
-}
-
-/// Why a backend cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why [`Aead::by_name`] gave no backend.
+#[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// No backend has this name.
-    #[error("no AEAD backend has that name; there are: aws-lc, portable")]
-    Unknown,
-    /// The backend computed a wrong answer on this machine.
-    #[error("the AEAD backend {0} fails its self-test on this machine; choose another with --aead")]
-    SelfTest(&'static str),
+    /// No backend has that name.
+    #[error("unknown AEAD backend {name:?}: use one of {}", Aead::names().collect::<Vec<_>>().join(", "))]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The backend exists but gives wrong answers on this machine.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
 }
 
 impl Aead {
-    /// The fastest backend that passes its self-test.
+    /// The fastest backend that passes its self-test on this machine. Takes about a millisecond: call it once.
     ///
-    /// # Errors
-    /// [`BackendError::SelfTest`] when none does.
-    pub fn detect() -> Result<Self, BackendError> {
-        let candidates = BACKENDS.map(Self);
-        candidates
-            .into_iter()
-            .find(|aead| aead.self_test().is_ok())
-            .ok_or(BackendError::SelfTest(Backend::Portable.name()))
+    /// # Panics
+    /// When no backend passes, the portable one included. That is a miscompiled program or a broken processor,
+    /// and going on would put packets on the wire that are not encrypted as they should be.
+    pub fn detect() -> Self {
+        let mut failures = Vec::new();
+        for backend in Backend::ALL {
+            let aead = Self { backend };
+            match aead.self_test() {
+                Ok(()) => return aead,
+                Err(failure) => failures.push(failure.to_string()),
+            }
+        }
+        panic!("no AEAD backend computes ChaCha20-Poly1305 correctly here: {}", failures.join("; "));
     }
 
-    /// The backend of that name, after its self-test.
+    /// The backend called `name` (one of [`Aead::names`]), after its self-test.
     ///
     /// # Errors
-    /// [`BackendError`]: unknown, or wrong on this machine.
+    /// [`BackendError::Unknown`] for any other name, [`BackendError::SelfTest`] when its answers are wrong.
     pub fn by_name(name: &str) -> Result<Self, BackendError> {
-        let backend = BACKENDS.into_iter().find(|backend| backend.name() == name).ok_or(BackendError::Unknown)?;
-        Self(backend).self_test().map(|()| Self(backend))
+        let backend = Backend::ALL
+            .into_iter()
+            .find(|backend| backend.name() == name)
+            .ok_or_else(|| BackendError::Unknown { name: name.to_owned() })?;
+        let aead = Self { backend };
+        aead.self_test()?;
+        Ok(aead)
     }
 
     /// The names [`Aead::by_name`] takes, fastest first.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        BACKENDS.into_iter().map(Backend::name)
+        Backend::ALL.into_iter().map(Backend::name)
     }
 
-    /// The backend's name.
-    pub const fn name(&self) -> &'static str {
-        self.0.name()
+    /// The name of this backend, as shown to operators.
+    pub fn name(&self) -> &'static str {
+        self.backend.name()
     }
 
-    /// Seals and opens known answers.
+    /// Seals and opens a batch of known answers, and makes sure that forgeries are refused.
     ///
     /// # Errors
-    /// [`BackendError::SelfTest`] when an answer differs.
-    pub fn self_test(&self) -> Result<(), BackendError> {
-        if known_answers::hold(*self) { Ok(()) } else { Err(BackendError::SelfTest(self.name())) }
+    /// The first wrong answer.
+    pub fn self_test(&self) -> Result<(), SelfTestError> {
+        self_test::run(
+            self.name(),
+            |batch| self.backend.seal(batch),
+            |batch, authentic| self.backend.open(batch, authentic),
+        )
     }
 
-    /// Encrypts every packet in place and writes its tag behind it.
+    /// Encrypts every packet in place and writes its tag into the last [`TAG_LEN`] bytes of its buffer.
+    /// Returns how many packets were sealed.
     ///
-    /// # Panics
-    /// On a buffer shorter than [`TAG_LEN`] or more than [`BATCH_LEN_MAX`] packets: both are the caller's to
-    /// size, never the network's.
-    pub fn seal(&self, batch: &mut [Packet<'_>]) {
-        assert!(batch.len() <= BATCH_LEN_MAX, "{} packets in one batch", batch.len());
-        match self.0 {
-            Backend::AwsLc => batch.iter_mut().for_each(aws_lc::seal),
-            Backend::Portable => batch.iter_mut().for_each(portable::seal),
-        }
+    /// That is all of them, unless the caller broke the contract: a buffer shorter than [`TAG_LEN`] has no room
+    /// for a tag, is filled with zeros and left out of the count. Whatever happens, no buffer still holds
+    /// plaintext afterwards.
+    pub fn seal(&self, batch: &mut [Packet<'_>]) -> usize {
+        self.backend.seal(batch)
     }
 
-    /// Verifies every packet and decrypts those that are authentic, in place. What is left in the buffer of
-    /// any other packet is unspecified but never its plaintext. A buffer shorter than [`TAG_LEN`] is not
-    /// authentic.
+    /// Checks every packet's tag (in constant time) and decrypts the authentic ones in place.
     ///
-    /// # Panics
-    /// On more than [`BATCH_LEN_MAX`] packets.
-    pub fn open(&self, batch: &mut [Packet<'_>]) -> Authentic {
-        assert!(batch.len() <= BATCH_LEN_MAX, "{} packets in one batch", batch.len());
-        let open = match self.0 {
-            Backend::AwsLc => aws_lc::open,
-            Backend::Portable => portable::open,
-        };
-        let mut authentic = Authentic::default();
-        for (index, packet) in batch.iter_mut().enumerate() {
-            if packet.buffer.len() >= TAG_LEN && open(packet) {
-                authentic.insert(index);
-            }
-        }
-        authentic
+    /// `authentic` is cleared, then gets one entry per packet, in order; keep it between calls and nothing is
+    /// allocated. Where it says `true`, all of the buffer but its last [`TAG_LEN`] bytes is plaintext. Where it
+    /// says `false`, the packet is forged, damaged or shorter than [`TAG_LEN`], and its whole buffer is zeros:
+    /// what was not authenticated is never released as plaintext. A refused packet does not touch its neighbours.
+    pub fn open(&self, batch: &mut [Packet<'_>], authentic: &mut Vec<bool>) {
+        authentic.clear();
+        authentic.resize(batch.len(), false);
+        self.backend.open(batch, authentic);
     }
 }

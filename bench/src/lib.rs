@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Load, measurement and plots for the demo, the tests in namespaces and the benchmarks.
+#![forbid(unsafe_code)]
+
+pub mod media;
+pub mod plot;

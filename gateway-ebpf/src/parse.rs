@@ -28,8 +28,6 @@ const ETHERTYPE_QINQ: u16 = 0x88a8;
 /// Bytes that can be read in bounds: a slice in user space, a packet under the verifier's eyes in the kernel.
 pub trait Bytes {
     /// Whether there are at least `len` bytes.
-    ///
-    /// Not a length to compare with: subtracting packet pointers takes `CAP_PERFMON`, comparing them does not.
     fn holds(&self, len: usize) -> bool;
 
     /// The `N` bytes at `offset`, or `None` when they are not all there.

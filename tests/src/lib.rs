@@ -1,1 +1,40 @@
-//! Placeholder.
+//! A laboratory of network namespaces: clients, a gateway and a server, joined by veth pairs.
+//!
+//! The namespace tests and `cargo xtask demo` build on it. Nothing here touches the network of the host, and
+//! all that is made carries the id of the process that made it, so that it can be removed by name: at the end,
+//! on panic, on Ctrl-C, and by the next run when this one was killed.
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "every error is a laboratory that cannot be built or a program that failed: shown, never matched"
+)]
+
+pub mod client;
+pub mod gateway;
+pub mod iperf;
+pub mod keys;
+pub mod lab;
+pub mod losses;
+pub mod namespace;
+pub mod pcap;
+pub mod ping;
+pub mod process;
+pub mod program;
+pub mod registry;
+pub mod scenario;
+pub mod site;
+pub mod status;
+pub mod traffic;
+pub mod wait;
+pub mod world;
+
+pub use client::Client;
+pub use gateway::{Gateway, Implementation, Io};
+pub use lab::Lab;
+pub use namespace::Namespace;
+pub use process::Process;
+pub use scenario::{scenario, scenario_with_wgx};
+pub use site::Site;
+pub use status::Status;
+pub use wait::wait_until;
+pub use world::World;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::root;
 
-/// Longest file that still has one purpose.
-const MAX_LINES: usize = 400;
+/// Longest file that may still have one purpose; aim at 400.
+const MAX_LINES: usize = 500;
 /// Tests may be longer: tables.
 const MAX_TEST_LINES: usize = 600;
 

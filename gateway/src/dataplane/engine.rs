@@ -14,7 +14,7 @@ use super::inbound::Opening;
 use super::inner::decrement_ttl;
 use super::mailbox::WorkerEvent;
 use super::outbound::Sealing;
-use super::tables::{Shared, Tables};
+use super::tables::{PeerEntry, Shared, Tables};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Packets in one batch, at most: what one turn takes from a port (IX, OSDI 2014, finds 64 enough).
@@ -95,10 +95,21 @@ impl Engine {
         pool.release(frame);
     }
 
-    /// Tells control something of a session; a full mailbox is counted, never waited for.
-    pub(super) fn note(&mut self, event: SessionEvent) {
-        if !self.shared.mailbox.push(WorkerEvent::Session(event)) {
+    /// Tells control something of a session; a full mailbox is counted, never waited for. `false` when it was
+    /// full.
+    pub(super) fn note(&mut self, event: SessionEvent) -> bool {
+        let queued = self.shared.mailbox.push(WorkerEvent::Session(event));
+        if !queued {
             self.tally.count(Verdict::DropMailboxFull);
+        }
+        queued
+    }
+
+    /// Makes control look at the marks of a peer whose traffic began. What the mailbox has no room for is taken
+    /// back, so that the next batch tries again: without the note no timer of the peer would run.
+    pub(super) fn note_activity(&mut self, peer: &PeerEntry) {
+        if peer.activity.note() && !self.note(SessionEvent::Activity { peer: peer.id }) {
+            peer.activity.retract_note();
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Opening {
     messages: Vec<Message>,
     /// Consecutive messages of one session; their lengths add up to the number of messages.
     runs: Vec<Run>,
+    /// Of the chunk that went through the AEAD last.
+    authentic: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -90,7 +92,7 @@ impl Engine {
 
     /// Verifies and decrypts the whole batch in place.
     fn open(&mut self, pool: &mut FramePool, opening: &mut Opening) {
-        let Opening { frames, messages, runs } = opening;
+        let Opening { frames, messages, runs, authentic } = opening;
         let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.opening, run.len));
         let mut buffers = pool.data_mut_each(frames);
         for chunk in messages.chunks_mut(BATCH_MAX) {
@@ -98,9 +100,9 @@ impl Engine {
             for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
                 packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[TRANSPORT_HEADER_LEN..] });
             }
-            let authentic = self.aead.open(&mut packets);
-            for (index, message) in chunk.iter_mut().enumerate() {
-                if !authentic.contains(index) {
+            self.aead.open(&mut packets, authentic);
+            for (message, is_authentic) in chunk.iter_mut().zip(&*authentic) {
+                if !is_authentic {
                     message.refused = Some(Verdict::DropNotAuthentic);
                 }
             }
@@ -145,15 +147,14 @@ impl Engine {
             self.note(SessionEvent::Roamed { local_index, endpoint: source });
         }
         drop(known);
-        if session.confirm() {
-            self.note(SessionEvent::Confirmed { local_index });
+        if session.confirm() && !self.note(SessionEvent::Confirmed { local_index }) {
+            // Lost, a responder could never send under this session: the next packet confirms again.
+            session.retract_confirmation();
         }
         if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });
         }
-        if data.peer.activity.note() {
-            self.note(SessionEvent::Activity { peer: data.peer.id });
-        }
+        self.note_activity(&data.peer);
     }
 
     /// Inner checks, then on to where the packet goes.

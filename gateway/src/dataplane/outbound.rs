@@ -193,8 +193,6 @@ impl Engine {
         if data.session.wants_rekey_on_send(now) {
             self.note(SessionEvent::RekeyOnSend { local_index });
         }
-        if data.peer.activity.note() {
-            self.note(SessionEvent::Activity { peer: data.peer.id });
-        }
+        self.note_activity(&data.peer);
     }
 }

@@ -8,7 +8,7 @@ use aya::{
 };
 use rustix::io::Errno;
 
-const CAPABILITIES: &str = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW";
+const CAPABILITIES: &str = "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW";
 
 /// A failure to load, attach or feed the XDP program.
 #[derive(Debug, thiserror::Error)]
@@ -90,10 +90,13 @@ impl Error {
                 return Self::Load { cause: io_error.to_string(), remedy: remedy(io_error.raw_os_error()) };
             };
             tracing::debug!("verifier log:\n{log}");
-            return Self::Load {
-                cause: format!("the verifier refuses it: {verdict}"),
-                remedy: "use `--io udp` and report this with the kernel version (RUST_LOG=debug shows the whole log)",
+            let remedy = if verdict.contains("prohibited for !root") {
+                // Without CAP_PERFMON the verifier refuses most arithmetic with packet pointers.
+                CAPABILITIES
+            } else {
+                "use `--io udp` and report this with the kernel version (RUST_LOG=debug shows the whole log)"
             };
+            return Self::Load { cause: format!("the verifier refuses it: {verdict}"), remedy };
         }
         Self::Load { cause: chain(error), remedy: remedy(errno_in(error)) }
     }

@@ -58,7 +58,10 @@ pub fn run_all(skips: Skips) -> Result<()> {
     check("tidy", &mut tidy::run);
     check("format", &mut || run(cargo().args(["fmt", "--all", "--check"])));
     check("lint", &mut || {
-        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+        let trace =
+            ["clippy", "--quiet", "--package", "gateway", "--features", "trace", "--", "--deny", "warnings"];
+        run(cargo().args(trace))
     });
     check("documentation", &mut || {
         run(cargo()

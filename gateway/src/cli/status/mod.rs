@@ -3,7 +3,7 @@
 mod source;
 mod table;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
@@ -37,7 +37,8 @@ pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
             if args.name.is_some() { &answers[0] } else { &serde_json::Value::Array(answers.clone()) };
         println!("{}", serde_json::to_string_pretty(value)?);
     } else {
-        let texts: Vec<_> = answers.iter().map(table::render).collect();
+        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let texts: Vec<_> = answers.iter().map(|answer| table::render(answer, now)).collect();
         print!("{}", texts.join("\n"));
     }
     Ok(ExitCode::SUCCESS)

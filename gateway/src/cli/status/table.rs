@@ -4,28 +4,45 @@
 //! A list of objects is a table of their plain members. Their members that are objects of numbers (counters)
 //! become tables of their own: a row per counter that is not zero, a column per object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value};
 
-/// Columns in this order where they exist, others after them by name.
+/// Members in this order where they exist, others after them by name.
 const FIRST: &[&str] = &[
     "name",
+    "rung",
+    "up",
     "worker",
-    "index",
+    "serves",
     "cpu",
     "interface",
     "queue",
-    "role",
-    "mode",
+    "roles",
+    "attach_mode",
+    "interfaces",
+    "links",
+    "workers",
+    "sockets",
+    "tunnel",
     "public_key",
     "endpoint",
-    "allowed_ips",
+    "path",
+    "latest_handshake",
+    "rx_bytes",
+    "tx_bytes",
 ];
 
-/// A status as text of several lines.
-pub fn render(status: &Value) -> String {
+/// Counters of so many objects stand side by side; more would not fit a terminal.
+const COLUMN_COUNT_MAX: usize = 8;
+
+/// Numbers that name or measure something rather than count: written as they are.
+const NAMES: &[&str] = &["pid", "listen_port", "mtu", "worker", "cpu", "queue", "index"];
+
+/// A status as text of several lines. `now` is the Unix time in seconds.
+pub fn render(status: &Value, now: u64) -> String {
+    let status = &with_ages(status, now);
     let mut lines = Vec::new();
     let Value::Object(members) = status else {
         return format!("{}\n", cell("", status));
@@ -33,11 +50,39 @@ pub fn render(status: &Value) -> String {
     for (name, value) in sorted(members).into_iter().filter(|(_, value)| is_plain(value)) {
         lines.push(format!("{}: {}", title(name), cell(name, value)));
     }
-    for (name, value) in members.iter().filter(|(_, value)| !is_plain(value)) {
+    for (name, value) in sorted(members).into_iter().filter(|(_, value)| !is_plain(value)) {
         section(&mut lines, name, value);
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Points in time as the ages people ask for.
+fn with_ages(value: &Value, now: u64) -> Value {
+    match value {
+        Value::Object(members) => {
+            let aged = members.iter().map(|(name, value)| match (name.as_str(), value.as_u64()) {
+                ("latest_handshake", Some(then)) => {
+                    (name.clone(), format!("{} ago", duration(now.saturating_sub(then))).into())
+                }
+                _ => (name.clone(), with_ages(value, now)),
+            });
+            Value::Object(aged.collect())
+        }
+        Value::Array(items) => items.iter().map(|item| with_ages(item, now)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Seconds in the two largest units that matter.
+fn duration(secs: u64) -> String {
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{secs} s"),
+        (0, 0, _) => format!("{minutes} min {} s", secs % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
 }
 
 fn section(lines: &mut Vec<String>, name: &str, value: &Value) {
@@ -110,38 +155,48 @@ fn counters(lines: &mut Vec<String>, name: &str, objects: &[&Map<String, Value>]
         .map(|(group, _)| group.as_str())
         .collect();
     for group in groups {
-        let counted = |object: &&Map<String, Value>, counter: &str| object.get(group)?.get(counter).cloned();
-        let names: BTreeSet<&str> = objects
-            .iter()
-            .filter_map(|object| object.get(group)?.as_object())
-            .flat_map(|members| members.iter().filter(|(_, value)| !is_zero(value)))
-            .map(|(counter, _)| counter.as_str())
-            .collect();
-        if names.is_empty() {
-            continue;
-        }
-        let mut table = plain_table();
-        table.set_header([String::new()].into_iter().chain(objects.iter().map(|object| label(object))));
-        for counter in names {
-            let cells = objects.iter().map(|object| {
-                counted(object, counter)
-                    .filter(|value| !is_zero(value))
-                    .map_or("-".to_owned(), |value| cell(counter, &value))
-            });
-            table.add_row([title(counter)].into_iter().chain(cells));
-        }
-        for index in 1..=objects.len() {
-            if let Some(column) = table.column_mut(index) {
-                column.set_cell_alignment(CellAlignment::Right);
+        for objects in objects.chunks(COLUMN_COUNT_MAX) {
+            let counted: Vec<_> =
+                objects.iter().map(|object| object.get(group).map(flattened).unwrap_or_default()).collect();
+            let names: BTreeSet<&String> = counted.iter().flat_map(BTreeMap::keys).collect();
+            if names.is_empty() {
+                continue;
             }
+            let mut table = plain_table();
+            table.set_header([String::new()].into_iter().chain(objects.iter().map(|object| label(object))));
+            for counter in names {
+                let cells = counted
+                    .iter()
+                    .map(|counts| counts.get(counter).map_or("-".to_owned(), |value| cell(counter, value)));
+                table.add_row([title(counter)].into_iter().chain(cells));
+            }
+            for index in 1..=objects.len() {
+                if let Some(column) = table.column_mut(index) {
+                    column.set_cell_alignment(CellAlignment::Right);
+                }
+            }
+            push(lines, &format!("{name}: {group}"), &table);
         }
-        push(lines, &format!("{name}: {group}"), &table);
     }
+}
+
+/// The members that say something, those of inner objects under the names of both.
+fn flattened(value: &Value) -> BTreeMap<String, &Value> {
+    let mut flat = BTreeMap::new();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        if value.is_object() {
+            let inner = flattened(value).into_iter();
+            flat.extend(inner.map(|(inner, value)| (format!("{name}_{inner}"), value)));
+        } else if !is_zero(value) {
+            flat.insert(name.clone(), value);
+        }
+    }
+    flat
 }
 
 /// What tells one object from its neighbours.
 fn label(object: &Map<String, Value>) -> String {
-    let parts: Vec<_> = ["name", "interface", "worker", "index", "queue", "public_key"]
+    let parts: Vec<_> = ["name", "interface", "queue", "worker", "public_key"]
         .iter()
         .filter_map(|key| Some((key, object.get(*key).filter(|value| is_plain(value))?)))
         .take(2)
@@ -205,6 +260,8 @@ fn cell(name: &str, value: &Value) -> String {
         Value::Array(items) => items.iter().map(|item| cell(name, item)).collect::<Vec<_>>().join(", "),
         Value::Number(number) => match number.as_u64() {
             Some(bytes) if name.ends_with("bytes") => bytes_text(bytes),
+            Some(secs) if name.ends_with("_secs") => duration(secs),
+            Some(number) if NAMES.contains(&name) => number.to_string(),
             Some(count) => grouped(count),
             None => number.to_string(),
         },
@@ -268,7 +325,7 @@ mod tests {
 
     #[test]
     fn workers_make_rows_and_their_counters_columns() {
-        let text = render(&status());
+        let text = render(&status(), 1000);
         assert_eq!(lines_with(&text, "opened to link"), ["opened to link 1 000 7"]);
         assert_eq!(lines_with(&text, "drop replayed"), ["drop replayed 2 -"]);
         assert_eq!(lines_with(&text, "1 234 567"), ["0 1 1 234 567"]);
@@ -276,15 +333,45 @@ mod tests {
 
     #[test]
     fn counters_that_are_zero_everywhere_are_left_out() {
-        let text = render(&status());
+        let text = render(&status(), 1000);
         assert!(!text.contains("drop too old") && !text.contains("invalid mac1"), "{text}");
         assert_eq!(lines_with(&text, "initiations"), ["initiations 3"]);
     }
 
     #[test]
     fn peers_show_bytes_in_units_and_lists_in_one_cell() {
-        let text = render(&status());
+        let text = render(&status(), 1000);
         assert_eq!(lines_with(&text, "abc="), ["abc= - 10.0.0.1/32, fd00::1/128 5.0 MiB"]);
+    }
+
+    #[test]
+    fn times_are_shown_as_ages_and_ports_as_they_are() {
+        let text = render(
+            &json!({"listen_port": 51820, "uptime_secs": 3725, "peers": [{"latest_handshake": 940}]}),
+            1000,
+        );
+        assert_eq!(lines_with(&text, "listen port"), ["listen port: 51820"]);
+        assert_eq!(lines_with(&text, "uptime"), ["uptime secs: 1 h 2 min"]);
+        assert_eq!(lines_with(&text, "ago"), ["1 min 0 s ago"]);
+        assert_eq!([duration(0), duration(59), duration(90_000)], ["0 s", "59 s", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn counters_within_counters_have_both_names() {
+        let text = render(
+            &json!({"links": [{"interface": "eth0", "queue": 3, "statistics": {"kernel": {"rx_full": 5}}}]}),
+            0,
+        );
+        assert_eq!(lines_with(&text, "kernel"), ["kernel rx full 5"]);
+        assert_eq!(lines_with(&text, "eth0 queue 3"), ["eth0 queue 3"]);
+    }
+
+    #[test]
+    fn many_workers_make_several_tables() {
+        let workers: Vec<_> =
+            (0..20).map(|worker| json!({"worker": worker, "verdicts": {"staged": 1}})).collect();
+        let text = render(&json!({"workers": workers}), 0);
+        assert_eq!(lines_with(&text, "staged").len(), 3);
     }
 
     #[test]
@@ -292,10 +379,10 @@ mod tests {
         for value in
             [json!(null), json!([]), json!([1, "x"]), json!({"a": {"b": {"c": [[1], {}]}}}), json!({"a": []})]
         {
-            let text = render(&value);
+            let text = render(&value, 0);
             assert!(text.len() > 1 && text.ends_with('\n'), "{value}: {text:?}");
         }
-        assert!(!render(&json!({"name": "a\u{1b}[2J"})).contains('\u{1b}'));
+        assert!(!render(&json!({"name": "a\u{1b}[2J"}), 0).contains('\u{1b}'));
     }
 
     #[test]

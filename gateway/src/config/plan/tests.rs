@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::Options,
-    topology::{CoreList, Queues, ethtool::Channels, interface::AttachedXdp},
+    topology::{CoreList, Interface, Queues, ethtool::Channels, interface::AttachedXdp},
 };
 
 fn interface(name: &str, index: u32) -> Interface {

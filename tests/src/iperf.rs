@@ -1,0 +1,92 @@
+//! `iperf3`: bulk TCP and paced UDP, read from its JSON.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::Namespace;
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the iperf3 client to the iperf3 server.
+    Forward,
+    /// From the iperf3 server to the iperf3 client.
+    Reverse,
+}
+
+impl Direction {
+    /// Both.
+    pub const BOTH: [Direction; 2] = [Direction::Forward, Direction::Reverse];
+}
+
+/// What arrived of a TCP stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tcp {
+    /// Goodput at the receiver, in bits per second.
+    pub bits_per_second: f64,
+    /// Segments the sender sent again.
+    pub retransmits: u64,
+}
+
+/// What arrived of a UDP stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Udp {
+    /// Rate at the receiver, in bits per second.
+    pub bits_per_second: f64,
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Datagrams that did not arrive.
+    pub lost: u64,
+    /// RFC 3550 jitter at the end, in milliseconds.
+    pub jitter_ms: f64,
+}
+
+/// One TCP stream for `seconds` to the iperf3 server at `to`.
+pub fn tcp(from: &Namespace, to: IpAddr, direction: Direction, seconds: u32) -> Result<Tcp> {
+    let end = run(from, to, direction, seconds, "")?;
+    Ok(Tcp {
+        bits_per_second: number(&end, "/sum_received/bits_per_second")?,
+        retransmits: end.pointer("/sum_sent/retransmits").and_then(Value::as_u64).unwrap_or(0),
+    })
+}
+
+/// One UDP stream of `megabits` per second in datagrams of `payload_len` bytes.
+pub fn udp(
+    from: &Namespace,
+    to: IpAddr,
+    direction: Direction,
+    seconds: u32,
+    megabits: u32,
+    payload_len: u32,
+) -> Result<Udp> {
+    let end =
+        run(from, to, direction, seconds, &format!("--udp --bitrate {megabits}M --length {payload_len}"))?;
+    Ok(Udp {
+        bits_per_second: number(&end, "/sum/bits_per_second")?,
+        packets: number(&end, "/sum/packets")? as u64,
+        lost: number(&end, "/sum/lost_packets")? as u64,
+        jitter_ms: number(&end, "/sum/jitter_ms")?,
+    })
+}
+
+/// The `end` object of iperf3's report.
+fn run(from: &Namespace, to: IpAddr, direction: Direction, seconds: u32, options: &str) -> Result<Value> {
+    let reverse = if direction == Direction::Reverse { "--reverse" } else { "" };
+    let line =
+        format!("iperf3 --client {to} --json --connect-timeout 5000 --time {seconds} {reverse} {options}");
+    let outcome = from.attempt(&line, Duration::from_secs(u64::from(seconds) + 20))?;
+    let report: Value = serde_json::from_str(&outcome.stdout)
+        .with_context(|| format!("`{line}` gave no report: {}{}", outcome.stdout, outcome.stderr))?;
+    if let Some(error) = report.get("error").and_then(Value::as_str) {
+        bail!("`{line}` from {}: {error}", from.name());
+    }
+    Ok(report["end"].clone())
+}
+
+fn number(end: &Value, pointer: &str) -> Result<f64> {
+    end.pointer(pointer)
+        .and_then(Value::as_f64)
+        .with_context(|| format!("iperf3's report has no number {pointer}"))
+}

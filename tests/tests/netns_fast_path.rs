@@ -1,0 +1,122 @@
+//! Which way packets take: what can go over AF_XDP does.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::{
+    Implementation, Io, Status, World,
+    iperf::{self, Direction},
+    ping, scenario_with_wgx,
+    site::{DOWNLINK, SERVER_HOST, UPLINK, server_side},
+    wait_until,
+};
+
+const AF_XDP: Implementation = Implementation::Wgx(Io::AfXdp);
+
+/// Waits until next hops are resolved, so that not a packet has an excuse for the slow path.
+fn wait_for_fast_path(world: &World) -> Result<()> {
+    let server = server_side(SERVER_HOST);
+    wait_until("pings leave the slow path", Duration::from_secs(10), || {
+        let before = world.gateway.status()?;
+        for client in &world.clients {
+            for address in server.both() {
+                ping::all_answered(&client.namespace, address, 2)?;
+            }
+        }
+        Ok(world.gateway.status()?.since(&before).fast() >= 2 * 2 * 2 * 2)
+    })
+}
+
+/// At least 95 of 100 packets went over AF_XDP, and there were at least `packet_count`.
+fn check_fast(delta: &Status, packet_count: u64) -> Result<()> {
+    let (fast, slow) = (delta.fast(), delta.slow());
+    ensure!(
+        fast >= packet_count,
+        "only {fast} packets over AF_XDP, {packet_count} expected: {:?}",
+        delta.verdicts()
+    );
+    ensure!(slow * 20 <= fast, "{slow} packets took the slow path: {:?}", delta.verdicts());
+    Ok(())
+}
+
+#[test]
+fn traffic_goes_over_af_xdp() {
+    scenario_with_wgx("traffic_goes_over_af_xdp", |lab| {
+        let world = World::build(lab, AF_XDP)?;
+        let mut attached = world.gateway.xdp_interfaces()?;
+        attached.sort();
+        ensure!(attached == [DOWNLINK, UPLINK], "XDP programs on {attached:?}");
+        let rung = world.gateway.status()?.rung().to_owned();
+        ensure!(rung == "af-xdp", "the gateway is on the rung {rung:?}");
+        wait_for_fast_path(&world)?;
+
+        let _iperf = world.site.start_iperf(lab)?;
+        let before = world.gateway.status()?;
+        for (client, address) in world.clients.iter().zip(server_side(SERVER_HOST).both()) {
+            for direction in Direction::BOTH {
+                let udp = iperf::udp(&client.namespace, address, direction, 1, 8, 1000)?;
+                ensure!(udp.lost == 0, "{udp:?}");
+            }
+        }
+        // Four streams of 1000 packets: 8 Mb/s in packets of 1000 bytes for a second.
+        check_fast(&world.gateway.status()?.since(&before), 4 * 900)
+    });
+}
+
+#[test]
+fn several_queues_carry_the_same() {
+    scenario_with_wgx("several_queues_carry_the_same", |lab| {
+        let world = World::build_with_queues(lab, AF_XDP, 2)?;
+        tests::traffic::ping_crosses(&world)?;
+        wait_for_fast_path(&world)?;
+        let before = world.gateway.status()?;
+        tests::traffic::tcp_and_udp_flow(&world, lab)?;
+        check_fast(&world.gateway.status()?.since(&before), 1000)
+    });
+}
+
+#[test]
+fn packets_between_clients_stay_on_af_xdp() {
+    scenario_with_wgx("packets_between_clients_stay_on_af_xdp", |lab| {
+        let world = World::build(lab, AF_XDP)?;
+        wait_for_fast_path(&world)?;
+        let before = world.gateway.status()?;
+        tests::traffic::clients_reach_each_other(&world, lab)?;
+        let delta = world.gateway.status()?.since(&before);
+        check_fast(&delta, 400)?;
+        ensure!(delta.verdict("opened_to_peer") >= 400, "{:?}", delta.verdicts());
+        Ok(())
+    });
+}
+
+#[test]
+fn udp_rung_attaches_no_xdp_program() {
+    scenario_with_wgx("udp_rung_attaches_no_xdp_program", |lab| {
+        let world = World::build(lab, Implementation::Wgx(Io::Udp))?;
+        ensure!(
+            world.gateway.xdp_interfaces()?.is_empty(),
+            "XDP programs: {:?}",
+            world.gateway.xdp_interfaces()?
+        );
+        let status = world.gateway.status()?;
+        ensure!(status.rung() == "udp", "the gateway is on the rung {:?}", status.rung());
+        ensure!(status.fast() == 0 && status.slow() > 0, "{:?}", status.verdicts());
+        Ok(())
+    });
+}
+
+#[test]
+fn paced_load_crosses_without_loss() {
+    scenario_with_wgx("paced_load_crosses_without_loss", |lab| {
+        let world = World::build(lab, AF_XDP)?;
+        wait_for_fast_path(&world)?;
+        let _iperf = world.site.start_iperf(lab)?;
+        for direction in Direction::BOTH {
+            // 20 Mb/s in packets of 1200 bytes: 2083 packets a second.
+            let to = server_side(SERVER_HOST).v4.into();
+            let udp = iperf::udp(&world.clients[0].namespace, to, direction, 3, 20, 1200)?;
+            ensure!(udp.packets > 5000 && udp.lost == 0, "{direction:?}: {udp:?}");
+        }
+        Ok(())
+    });
+}
