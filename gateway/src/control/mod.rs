@@ -164,6 +164,7 @@ impl Control {
             self.restore_sockets(old_port, old_fwmark);
             return Err(UapiError::TooManyPeers(error.to_string()));
         }
+        self.sockets.forget_former();
         if self.sockets.listen_port() != old_port {
             self.publish_listen_port().map_err(|error| UapiError::AddressInUse(format!("{error:#}")))?;
         }
@@ -180,6 +181,7 @@ impl Control {
         if self.fwmark != fwmark && self.sockets.set_fwmark(fwmark).is_ok() {
             self.fwmark = fwmark;
         }
+        self.sockets.forget_former();
     }
 
     fn publish_listen_port(&mut self) -> Result<()> {

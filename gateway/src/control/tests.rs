@@ -53,6 +53,8 @@ impl OuterSockets for Recorder {
     fn set_fwmark(&mut self, _mark: u32) -> io::Result<()> {
         Ok(())
     }
+
+    fn forget_former(&mut self) {}
 }
 
 /// A control thread in a network namespace of its own.

@@ -4,7 +4,6 @@
 //! leaves the host's network as it was.
 
 mod fast_path;
-mod listen;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -18,6 +17,7 @@ use wireguard::Device;
 
 use crate::clock::Clock;
 use crate::config::{AEAD_AUTO, IoMode, Plan};
+use crate::control::sockets::PublishedSockets;
 use crate::control::status::{StatusSources, statistics};
 use crate::control::{Control, ControlParts, config_file};
 use crate::dataplane::publish::Publisher;
@@ -26,7 +26,6 @@ use crate::io::tun::Tun;
 use crate::io::udp::{UdpCounters, UdpSockets};
 
 use fast_path::FastPath;
-use listen::ListenSockets;
 use workers::{KernelPorts, Workers};
 
 /// Runs a gateway by `plan` until it is told to stop, and undoes everything.
@@ -57,7 +56,7 @@ pub fn start(plan: Plan) -> Result<()> {
         device,
         publisher: Publisher::new(Arc::clone(&shared), fast_links.clone()),
         mailbox: Arc::clone(&shared.mailbox),
-        sockets: Box::new(ListenSockets::new(sockets)),
+        sockets: Box::new(PublishedSockets::new(sockets, 0)),
         steering: fast_path.steering.take(),
         steered: fast_links.into_iter().collect(),
         tunnel_index: Some(tun.index()),
