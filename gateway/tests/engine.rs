@@ -38,7 +38,11 @@ fn a_packet_for_this_host_or_an_unresolved_neighbour_goes_to_the_kernel_unchange
     for destination in ["10.9.0.1", "10.9.0.77", "198.51.100.1"] {
         let packet = ipv4(CLIENT.inner, destination.parse().unwrap(), 60, 64);
         let counter = lab.next_counter();
-        assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, counter, &packet)]), [Sent::Tunnel(packet)], "{destination}");
+        assert_eq!(
+            lab.inbound(&[lab.sealed(&CLIENT, counter, &packet)]),
+            [Sent::Tunnel(packet)],
+            "{destination}"
+        );
     }
     assert_eq!(lab.count(Verdict::OpenedToTunnel), 3);
 }
@@ -49,7 +53,10 @@ fn what_a_router_must_answer_with_icmp_goes_to_the_kernel() {
     let ttl_spent = ipv4(CLIENT.inner, SERVER, 60, 1);
     assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 0, &ttl_spent)]), [Sent::Tunnel(ttl_spent)]);
     let larger_than_the_link = ipv4(CLIENT.inner, SERVER, 1501, 64);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 1, &larger_than_the_link)]), [Sent::Tunnel(larger_than_the_link)]);
+    assert_eq!(
+        lab.inbound(&[lab.sealed(&CLIENT, 1, &larger_than_the_link)]),
+        [Sent::Tunnel(larger_than_the_link)]
+    );
 }
 
 #[test]
@@ -198,7 +205,9 @@ fn opened_bytes_that_are_no_ip_packet_are_dropped() {
     let mut lab = Laboratory::new();
     let mut longer_than_it_is = ipv4(CLIENT.inner, SERVER, 60, 64);
     longer_than_it_is[3] = 200;
-    for (counter, bytes) in [vec![0; 64], vec![0xff; 64], vec![0x45; 4], longer_than_it_is].into_iter().enumerate() {
+    for (counter, bytes) in
+        [vec![0; 64], vec![0xff; 64], vec![0x45; 4], longer_than_it_is].into_iter().enumerate()
+    {
         assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, counter as u64, &bytes)]), []);
     }
     assert_eq!(lab.count(Verdict::DropInnerMalformed), 4);
@@ -261,7 +270,10 @@ fn an_expired_session_opens_and_seals_nothing() {
     assert_eq!(lab.count(Verdict::DropExpired), 1);
     let packet = ipv4(SERVER, CLIENT.inner, 60, 64);
     assert_eq!(lab.outbound(&[packet.clone()]), []);
-    let staged = lab.events().into_iter().any(|event| matches!(event, WorkerEvent::Stage { inner, .. } if inner == packet));
+    let staged = lab
+        .events()
+        .into_iter()
+        .any(|event| matches!(event, WorkerEvent::Stage { inner, .. } if inner == packet));
     assert!(staged);
     assert_eq!(lab.count(Verdict::Staged), 1);
 }
@@ -285,6 +297,10 @@ fn an_old_session_asks_for_its_successor_once_in_a_while() {
     for _ in 0..50 {
         assert_eq!(lab.outbound(&[ipv4(SERVER, CLIENT.inner, 60, 64)]).len(), 1);
     }
-    let asked = lab.events().iter().filter(|e| matches!(e, WorkerEvent::Session(SessionEvent::RekeyOnSend { .. }))).count();
+    let asked = lab
+        .events()
+        .iter()
+        .filter(|e| matches!(e, WorkerEvent::Session(SessionEvent::RekeyOnSend { .. })))
+        .count();
     assert_eq!(asked, 1);
 }

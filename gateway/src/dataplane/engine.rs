@@ -56,7 +56,10 @@ pub struct LinkEgress {
 impl Egress {
     /// The frames on their way out of `interface_index`, if this worker has a socket there.
     pub(super) fn link_mut(&mut self, interface_index: u32) -> Option<&mut Vec<Frame>> {
-        self.links.iter_mut().find(|link| link.interface_index == interface_index).map(|link| &mut link.frames)
+        self.links
+            .iter_mut()
+            .find(|link| link.interface_index == interface_index)
+            .map(|link| &mut link.frames)
     }
 }
 

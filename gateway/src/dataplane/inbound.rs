@@ -81,7 +81,9 @@ impl Engine {
         match opening.runs.last_mut() {
             Some(run) if run.session.session.local_index() == receiver => run.len += 1,
             _ => match self.shared.sessions.lookup(receiver) {
-                Some(session) if session.session.may_receive(now) => opening.runs.push(Run { session, len: 1 }),
+                Some(session) if session.session.may_receive(now) => {
+                    opening.runs.push(Run { session, len: 1 })
+                }
                 Some(_) => return self.drop_frame(pool, frame, Verdict::DropExpired),
                 None => return self.drop_frame(pool, frame, Verdict::DropUnknownIndex),
             },
@@ -98,7 +100,11 @@ impl Engine {
         for chunk in messages.chunks_mut(BATCH_MAX) {
             let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
             for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
-                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[TRANSPORT_HEADER_LEN..] });
+                packets.push(Packet {
+                    key,
+                    counter: message.counter,
+                    buffer: &mut buffer[TRANSPORT_HEADER_LEN..],
+                });
             }
             self.aead.open(&mut packets, authentic);
             for (message, is_authentic) in chunk.iter_mut().zip(&*authentic) {
@@ -200,7 +206,13 @@ impl Engine {
     }
 
     /// Puts an Ethernet header before an opened packet and queues it for `hop`'s link.
-    pub(super) fn forward_to_link(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Ip, hop: &LinkHop) {
+    pub(super) fn forward_to_link(
+        &mut self,
+        pool: &mut FramePool,
+        mut frame: Frame,
+        inner: &Ip,
+        hop: &LinkHop,
+    ) {
         let Some(frames) = self.egress.link_mut(hop.interface_index) else {
             self.tally.count(Verdict::OpenedToTunnel);
             self.egress.packets.push(frame);

@@ -150,7 +150,11 @@ impl Engine {
         for chunk in outgoing.chunks(BATCH_MAX) {
             let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
             for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
-                packets.push(Packet { key, counter: message.counter, buffer: &mut buffer[TRANSPORT_HEADER_LEN..] });
+                packets.push(Packet {
+                    key,
+                    counter: message.counter,
+                    buffer: &mut buffer[TRANSPORT_HEADER_LEN..],
+                });
             }
             self.aead.seal(&mut packets);
         }

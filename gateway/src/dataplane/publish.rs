@@ -86,7 +86,8 @@ impl Publisher {
     /// Makes workers forget the session of `local_index`.
     pub fn remove_session(&mut self, local_index: u32) {
         let Some(session) = self.shared.sessions.remove(local_index) else { return };
-        let is_current = session.peer.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &session));
+        let is_current =
+            session.peer.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &session));
         if is_current {
             session.peer.current.store(None);
         }
@@ -150,7 +151,8 @@ impl Publisher {
             .filter_map(|peer| peer.endpoint.as_ref())
             .filter_map(|endpoint| self.fib.unresolved(endpoint.remote.ip()))
             .map(|neighbour| (neighbour.interface_index, neighbour.address));
-        let resolved = self.network.neighbours.keys().filter(|(link, _)| self.fast_links.contains(link)).copied();
+        let resolved =
+            self.network.neighbours.keys().filter(|(link, _)| self.fast_links.contains(link)).copied();
         unresolved.chain(resolved).collect::<BTreeSet<_>>().into_iter().collect()
     }
 

@@ -147,7 +147,10 @@ impl SessionTable {
 
     /// Puts `session` in its slot and returns the one that was there; `Err` when the index names a slot
     /// beyond the table, which the device's bound on sessions rules out.
-    pub(super) fn insert(&self, session: Arc<DataSession>) -> Result<Option<Arc<DataSession>>, SlotOutOfRange> {
+    pub(super) fn insert(
+        &self,
+        session: Arc<DataSession>,
+    ) -> Result<Option<Arc<DataSession>>, SlotOutOfRange> {
         let slot = self.permutation.slot_of(session.session.local_index()).slot as usize;
         let chunk = self.chunks.get(slot / CHUNK_LEN).ok_or(SlotOutOfRange(slot))?;
         let chunk = chunk.get_or_init(|| (0..CHUNK_LEN).map(|_| Slot::empty()).collect());

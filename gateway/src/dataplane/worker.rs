@@ -181,7 +181,8 @@ impl Worker {
     /// Sends everything the engine left: one burst per port.
     fn flush(&mut self) {
         let egress = self.engine.egress();
-        let mut refused = [(Verdict::DropLinkFull, 0), (Verdict::DropSocketFull, 0), (Verdict::DropTunnelFull, 0)];
+        let mut refused =
+            [(Verdict::DropLinkFull, 0), (Verdict::DropSocketFull, 0), (Verdict::DropTunnelFull, 0)];
         for (link, egress) in self.ports.links.iter_mut().zip(&mut egress.links) {
             if egress.frames.is_empty() {
                 continue;

@@ -154,7 +154,11 @@ impl DatagramPort for MemoryDatagrams {
         receive_from(&self.0, limit, |datagram| {
             let frame = frame_with(pool, &datagram.payload);
             let is_received = frame.is_some();
-            into.extend(frame.map(|frame| Datagram { frame, endpoint: datagram.endpoint, ecn: datagram.ecn }));
+            into.extend(frame.map(|frame| Datagram {
+                frame,
+                endpoint: datagram.endpoint,
+                ecn: datagram.ecn,
+            }));
             is_received
         })
     }

@@ -74,8 +74,7 @@ impl Tun {
         if nix::net::if_::if_nametoindex(name).is_ok() {
             return Err(TunError::Exists(name.into()));
         }
-        let device =
-            DeviceBuilder::new().name(name).mtu(mtu).enable(false).build_sync().map_err(explain)?;
+        let device = DeviceBuilder::new().name(name).mtu(mtu).enable(false).build_sync().map_err(explain)?;
         device.set_nonblocking(true).map_err(explain)?;
         let index = device.if_index().map_err(explain)?;
         Ok(Arc::new(Self {

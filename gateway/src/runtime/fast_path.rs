@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::config::Plan;
 use crate::config::Link;
+use crate::config::Plan;
 use crate::control::status::InterfaceInfo;
 use crate::dataplane::classify::Roles;
 use crate::io::af_xdp::{AfXdpLink, BindError, CopyMode};
@@ -44,7 +44,8 @@ impl FastPath {
             }
             outcome => outcome?,
         };
-        let attached = plan.links.iter().map(|link| attach(&mut steering, link)).collect::<Result<Vec<_>>>()?;
+        let attached =
+            plan.links.iter().map(|link| attach(&mut steering, link)).collect::<Result<Vec<_>>>()?;
         for (link, _) in links.iter().flat_map(|queue| &queue.links) {
             let monitor = link.monitor();
             steering.register_socket(link.interface_index(), monitor.queue(), monitor.socket())?;

@@ -41,12 +41,14 @@ pub fn start(plan: Plan) -> Result<()> {
     };
     let clock = Clock::start();
     let device = Device::new(seed()?);
-    let shared = Arc::new(Shared::new(device.index_permutation()).context("cannot make the control mailbox")?);
+    let shared =
+        Arc::new(Shared::new(device.index_permutation()).context("cannot make the control mailbox")?);
     let sockets = Arc::new(ArcSwap::from_pointee(UdpSockets::bind(0, 0)?));
     let tun = Tun::create(&plan.name, plan.mtu)?;
     let mut fast_path = open_fast_path(&plan)?;
 
-    let kernel = KernelPorts { tun: Arc::clone(&tun), sockets: Arc::clone(&sockets), counters: Arc::default() };
+    let kernel =
+        KernelPorts { tun: Arc::clone(&tun), sockets: Arc::clone(&sockets), counters: Arc::default() };
     let mut status = status_sources(&plan, aead, &fast_path, &tun, &kernel.counters);
     let workers = Workers::prepare(&plan, aead, &shared, kernel, fast_path.take_links(), &mut status)?;
     let fast_links: BTreeSet<u32> = fast_path.attached.iter().map(|(index, _)| *index).collect();
@@ -64,7 +66,8 @@ pub fn start(plan: Plan) -> Result<()> {
         initial,
     })?;
     let running = workers.run(clock, plan.busy_poll)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
     let outcome = runtime.block_on(control.run());
     running.stop();
     outcome

@@ -62,17 +62,28 @@ impl Workers {
         status: &mut StatusSources,
     ) -> Result<Self> {
         let mut prepared = Vec::new();
-        for (queue, (QueueLinks { pool, links }, cpu)) in queues.into_iter().zip(&plan.worker_cpus).enumerate() {
+        for (queue, (QueueLinks { pool, links }, cpu)) in
+            queues.into_iter().zip(&plan.worker_cpus).enumerate()
+        {
             for (link, _) in &links {
                 let monitor = link.monitor();
                 let interface = monitor.read().interface;
                 let info = LinkInfo { interface, queue: monitor.queue(), worker: queue };
                 status.links.push((info, statistics(move || monitor.read())));
             }
-            let links = links.into_iter().map(|(port, roles)| WorkerLink { port: Box::new(port), roles }).collect();
+            let links =
+                links.into_iter().map(|(port, roles)| WorkerLink { port: Box::new(port), roles }).collect();
             let ports = kernel.ports(links, false);
             let counters = list(status, Some(*cpu), "links");
-            prepared.push(prepare(format!("wgx-queue-{queue}"), Some(*cpu), aead, shared, pool, ports, counters));
+            prepared.push(prepare(
+                format!("wgx-queue-{queue}"),
+                Some(*cpu),
+                aead,
+                shared,
+                pool,
+                ports,
+                counters,
+            ));
         }
         let (umem, frames) = Umem::new(plan.frame_len, SOCKET_FRAME_COUNT, Backing::Plain)?;
         let ports = kernel.ports(Vec::new(), true);

@@ -15,7 +15,8 @@ use gateway::dataplane::publish::Publisher;
 use gateway::dataplane::tables::Shared;
 use gateway::io::{Backing, Datagram, Frame, FramePool, Umem};
 use wireguard::{
-    Activity, AllowedIps, Endpoint, IndexPermutation, IndexSlot, LocalAddress, PeerId, Session, SessionParameters, Time,
+    Activity, AllowedIps, Endpoint, IndexPermutation, IndexSlot, LocalAddress, PeerId, Session,
+    SessionParameters, Time,
 };
 
 pub const UPLINK: u32 = 2;

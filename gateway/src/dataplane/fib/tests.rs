@@ -35,7 +35,8 @@ fn network() -> Network {
         mtu: 1500,
         up: true,
     };
-    let address = |interface_index, address: &str| Address { interface_index, address: address.parse().unwrap() };
+    let address =
+        |interface_index, address: &str| Address { interface_index, address: address.parse().unwrap() };
     Network {
         links: [link(UPLINK, "up0"), link(DOWNLINK, "down0"), link(OTHER, "mgmt0")]
             .map(|link| (link.index, link))
@@ -54,7 +55,8 @@ fn network() -> Network {
             route("172.16.0.0/12", OTHER, Some("192.168.0.1")),
             Route { table: TABLE_LOCAL, kind: RouteKind::Local, ..route("10.9.0.1/32", DOWNLINK, None) },
         ],
-        neighbours: [((UPLINK, ip("192.0.2.254")), GATEWAY_MAC), ((DOWNLINK, ip("10.9.0.5")), SERVER_MAC)].into(),
+        neighbours: [((UPLINK, ip("192.0.2.254")), GATEWAY_MAC), ((DOWNLINK, ip("10.9.0.5")), SERVER_MAC)]
+            .into(),
         plain_rules: true,
     }
 }
@@ -87,7 +89,10 @@ fn unresolved_neighbours_are_the_kernel_s_and_are_named() {
     let fib = build(&network());
     for (destination, interface_index) in [("10.9.0.6", DOWNLINK), ("2001:db8:9::6", DOWNLINK)] {
         assert_eq!(fib.lookup(ip(destination)), NextHop::Kernel);
-        assert_eq!(fib.unresolved(ip(destination)), Some(Neighbour { interface_index, address: ip(destination) }));
+        assert_eq!(
+            fib.unresolved(ip(destination)),
+            Some(Neighbour { interface_index, address: ip(destination) })
+        );
     }
     assert_eq!(fib.unresolved(ip("10.9.0.5")), None);
 }

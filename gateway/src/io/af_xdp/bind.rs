@@ -97,7 +97,8 @@ pub(super) fn bind(umem: &Umem, interface: &str, queue: u32, copy: CopyMode) -> 
             Ok((_, _, None)) => return Err(BindError::Busy { interface: interface.into(), queue }),
             Err(error) => error,
         };
-        let system = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        let system =
+            std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
         match system.and_then(std::io::Error::raw_os_error) {
             Some(libc::EBUSY) if Instant::now() < deadline => sleep(BUSY_PAUSE),
             Some(libc::EBUSY) => return Err(BindError::Busy { interface: interface.into(), queue }),

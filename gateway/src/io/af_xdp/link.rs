@@ -169,7 +169,8 @@ impl LinkPort for AfXdpLink {
         for frame in frames.drain(..) {
             // No more under way than the completion ring can give back.
             let has_room = self.transmitting < ring_len::COMPLETION as usize;
-            let descriptor = Descriptor { address: self.umem.address(&frame), len: frame.len() as u32, options: 0 };
+            let descriptor =
+                Descriptor { address: self.umem.address(&frame), len: frame.len() as u32, options: 0 };
             if has_room && self.tx_ring.push(descriptor) {
                 // The token ends here: the frame is the kernel's until the completion ring gives it back.
                 self.transmitting += 1;

@@ -18,8 +18,9 @@ impl Mapping {
     /// Zeroed memory of the process.
     pub(super) fn anonymous(len: usize) -> io::Result<Self> {
         // SAFETY: the kernel chooses the place, so no existing mapping is replaced.
-        let start =
-            unsafe { mmap_anonymous(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
+        let start = unsafe {
+            mmap_anonymous(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }?;
         Self::new(start, len)
     }
 

@@ -26,7 +26,9 @@ pub enum Backing {
 #[derive(Debug, thiserror::Error)]
 pub enum UmemError {
     /// The size makes no sense.
-    #[error("{frame_count} frames of {frame_len} bytes: frames are 2048 or 4096 bytes long, and there is at least one")]
+    #[error(
+        "{frame_count} frames of {frame_len} bytes: frames are 2048 or 4096 bytes long, and there is at least one"
+    )]
     Size {
         /// Bytes per frame.
         frame_len: u32,
@@ -82,7 +84,11 @@ impl Umem {
     ///
     /// # Errors
     /// [`UmemError`]: an impossible size, or the kernel refuses to register so much memory.
-    pub fn new(frame_len: u32, frame_count: u32, backing: Backing) -> Result<(Arc<Self>, Vec<Frame>), UmemError> {
+    pub fn new(
+        frame_len: u32,
+        frame_count: u32,
+        backing: Backing,
+    ) -> Result<(Arc<Self>, Vec<Frame>), UmemError> {
         static NEXT_ID: AtomicU32 = AtomicU32::new(0);
         let size_error = UmemError::Size { frame_len, frame_count };
         let count = match NonZeroU32::new(frame_count) {
@@ -187,17 +193,16 @@ fn registered(frame_len: u32, frame_count: NonZeroU32) -> Result<(Memory, NonNul
     let data = unsafe { umem.data(&first) };
     // The region is a mapping made by mmap(2): its pointer has crossed the foreign interface, so its
     // provenance is exposed, and a descriptor's address counts from the region's start.
-    let base = std::ptr::with_exposed_provenance_mut(data.contents().as_ptr().expose_provenance() - first.addr());
+    let base =
+        std::ptr::with_exposed_provenance_mut(data.contents().as_ptr().expose_provenance() - first.addr());
     let base = NonNull::new(base).ok_or_else(|| refused("libxdp gave no memory".into()))?;
     Ok((Memory::Registered { umem, descriptors: descriptors.into() }, base))
 }
 
 fn plain(frame_len: u32, frame_count: u32) -> Result<(Memory, NonNull<u8>), UmemError> {
     let len = frame_len as usize * frame_count as usize;
-    let mapping = Mapping::anonymous(len).map_err(|error| UmemError::Refused {
-        mebibytes: len as u64 >> 20,
-        reason: error.to_string(),
-    })?;
+    let mapping = Mapping::anonymous(len)
+        .map_err(|error| UmemError::Refused { mebibytes: len as u64 >> 20, reason: error.to_string() })?;
     let base = mapping.start();
     Ok((Memory::Plain(mapping), base))
 }

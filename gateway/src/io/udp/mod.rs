@@ -109,7 +109,9 @@ impl UdpSockets {
         let source = endpoint.local.map(|local| local.ip);
         match family.send(endpoint.remote, source, datagram, tos) {
             // The address was taken off this host: any other is better than none.
-            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH) if source.is_some() => {
+            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH)
+                if source.is_some() =>
+            {
                 family.send(endpoint.remote, None, datagram, tos).map_err(io::Error::from)
             }
             outcome => outcome.map_err(io::Error::from),
@@ -155,7 +157,13 @@ impl OneFamily {
         Ok(Self { socket, state })
     }
 
-    fn send(&self, remote: SocketAddr, source: Option<IpAddr>, datagram: &[u8], tos: u8) -> Result<(), Errno> {
+    fn send(
+        &self,
+        remote: SocketAddr,
+        source: Option<IpAddr>,
+        datagram: &[u8],
+        tos: u8,
+    ) -> Result<(), Errno> {
         let iov = [io::IoSlice::new(datagram)];
         let fd = self.socket.as_raw_fd();
         let to = SockaddrStorage::from(remote);

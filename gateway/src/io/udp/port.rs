@@ -112,7 +112,8 @@ impl DatagramPort for UdpPort {
                 let mut trains = self.trains.chunks_exact_mut(TRAIN_LEN_MAX);
                 std::array::from_fn(|_| IoSliceMut::new(trains.next().expect("one chunk per train")))
             };
-            let Ok(count) = family.state.recv(UdpSockRef::from(&family.socket), &mut buffers, &mut meta) else {
+            let Ok(count) = family.state.recv(UdpSockRef::from(&family.socket), &mut buffers, &mut meta)
+            else {
                 continue;
             };
             for (train, meta) in buffers.iter().zip(&meta[..count]) {
@@ -151,7 +152,12 @@ impl DatagramPort for UdpPort {
 }
 
 /// Copies one segment into a frame.
-fn datagram(pool: &mut FramePool, segment: &[u8], meta: &RecvMeta, counters: &UdpCounters) -> Option<Datagram> {
+fn datagram(
+    pool: &mut FramePool,
+    segment: &[u8],
+    meta: &RecvMeta,
+    counters: &UdpCounters,
+) -> Option<Datagram> {
     counters.add(Counter::RxDatagrams, 1);
     let Some(mut frame) = pool.reserve() else {
         counters.add(Counter::RxNoFrame, 1);
@@ -206,7 +212,12 @@ fn send_train(sockets: &UdpSockets, pool: &FramePool, joined: &mut Vec<u8>, trai
     train.iter().filter(|datagram| send(family, datagram, pool.data(&datagram.frame), None).is_ok()).count()
 }
 
-fn send(family: &OneFamily, datagram: &Datagram, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+fn send(
+    family: &OneFamily,
+    datagram: &Datagram,
+    contents: &[u8],
+    segment_size: Option<usize>,
+) -> io::Result<()> {
     let mut transmit = Transmit {
         destination: datagram.endpoint.remote,
         ecn: EcnCodepoint::from_bits(datagram.ecn),
@@ -231,4 +242,3 @@ fn is_source_gone(error: &io::Error) -> bool {
         Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENETUNREACH)
     )
 }
-
