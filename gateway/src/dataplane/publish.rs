@@ -151,8 +151,12 @@ impl Publisher {
             .filter_map(|peer| peer.endpoint.as_ref())
             .filter_map(|endpoint| self.fib.unresolved(endpoint.remote.ip()))
             .map(|neighbour| (neighbour.interface_index, neighbour.address));
-        let resolved =
-            self.network.neighbours.keys().filter(|(link, _)| self.fast_links.contains(link)).copied();
+        let resolved = self
+            .network
+            .neighbours
+            .keys()
+            .filter(|(link, address)| self.fast_links.contains(link) && !address.is_multicast())
+            .copied();
         unresolved.chain(resolved).collect::<BTreeSet<_>>().into_iter().collect()
     }
 

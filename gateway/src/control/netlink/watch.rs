@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::{Stream, StreamExt};
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -131,8 +131,10 @@ impl Neighbours {
         };
         message.attributes.push(NeighbourAttribute::Destination(destination));
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_CREATE;
-        if self.handle.notify(request).is_err() {
+        // The acknowledgement is of no use to us, but netlink-proto needs it: it sends one queued message each time
+        // it is woken, and without answers the dumps of `Follower` would wait behind these for ever.
+        request.header.flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
+        if self.handle.request(request).is_err() {
             debug!(interface_index, %address, "rtnetlink is closed: a neighbour is not marked as used");
         }
     }
