@@ -3,7 +3,7 @@
 mod laboratory;
 
 use gateway::dataplane::counters::Verdict;
-use laboratory::{CLIENT, CLIENT_MAC_HOP, Laboratory, OTHER, SERVER, Sent, ipv4, ipv6, opened};
+use laboratory::{CLIENT, CLIENT_MAC_HOP, Laboratory, OTHER, SERVER, Sent, ipv4, ipv6, opened, sealed};
 use wireguard::{SessionEvent, Time};
 
 use gateway::dataplane::mailbox::WorkerEvent;
@@ -12,7 +12,7 @@ use gateway::dataplane::mailbox::WorkerEvent;
 fn an_opened_packet_leaves_by_the_link_with_its_ttl_decremented() {
     let mut lab = Laboratory::new();
     let packet = ipv4(CLIENT.inner, SERVER, 100, 64);
-    let sent = lab.inbound(&[lab.sealed(&CLIENT, 0, &packet)]);
+    let sent = lab.inbound(&[sealed(&CLIENT, 0, &packet)]);
     let [Sent::Link { interface_index, frame }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(*interface_index, laboratory::DOWNLINK);
     assert_eq!(frame[..12], CLIENT_MAC_HOP);
@@ -26,7 +26,7 @@ fn padding_is_not_delivered() {
     let mut lab = Laboratory::new();
     for len in 28..60 {
         let packet = ipv4(CLIENT.inner, SERVER, len, 64);
-        let sent = lab.inbound(&[lab.sealed(&CLIENT, len as u64, &packet)]);
+        let sent = lab.inbound(&[sealed(&CLIENT, len as u64, &packet)]);
         let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
         assert_eq!(frame.len(), 14 + len);
     }
@@ -39,7 +39,7 @@ fn a_packet_for_this_host_or_an_unresolved_neighbour_goes_to_the_kernel_unchange
         let packet = ipv4(CLIENT.inner, destination.parse().unwrap(), 60, 64);
         let counter = lab.next_counter();
         assert_eq!(
-            lab.inbound(&[lab.sealed(&CLIENT, counter, &packet)]),
+            lab.inbound(&[sealed(&CLIENT, counter, &packet)]),
             [Sent::Tunnel(packet)],
             "{destination}"
         );
@@ -51,10 +51,10 @@ fn a_packet_for_this_host_or_an_unresolved_neighbour_goes_to_the_kernel_unchange
 fn what_a_router_must_answer_with_icmp_goes_to_the_kernel() {
     let mut lab = Laboratory::new();
     let ttl_spent = ipv4(CLIENT.inner, SERVER, 60, 1);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 0, &ttl_spent)]), [Sent::Tunnel(ttl_spent)]);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 0, &ttl_spent)]), [Sent::Tunnel(ttl_spent)]);
     let larger_than_the_link = ipv4(CLIENT.inner, SERVER, 1501, 64);
     assert_eq!(
-        lab.inbound(&[lab.sealed(&CLIENT, 1, &larger_than_the_link)]),
+        lab.inbound(&[sealed(&CLIENT, 1, &larger_than_the_link)]),
         [Sent::Tunnel(larger_than_the_link)]
     );
 }
@@ -63,7 +63,7 @@ fn what_a_router_must_answer_with_icmp_goes_to_the_kernel() {
 fn one_peer_reaches_another_in_one_pass() {
     let mut lab = Laboratory::new();
     let packet = ipv4(CLIENT.inner, OTHER.inner, 200, 64);
-    let sent = lab.inbound(&[lab.sealed(&CLIENT, 0, &packet)]);
+    let sent = lab.inbound(&[sealed(&CLIENT, 0, &packet)]);
     let [Sent::Link { interface_index, frame }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(*interface_index, laboratory::UPLINK);
     assert_eq!(opened(&OTHER, frame), ipv4(CLIENT.inner, OTHER.inner, 200, 63));
@@ -76,7 +76,7 @@ fn a_plain_packet_is_sealed_behind_the_path_s_headers() {
     let mut lab = Laboratory::new();
     for len in [28, 29, 100, 1419, 1420] {
         let packet = ipv4(SERVER, CLIENT.inner, len, 64);
-        let sent = lab.outbound(&[packet.clone()]);
+        let sent = lab.outbound(std::slice::from_ref(&packet));
         let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
         assert_eq!(opened(&CLIENT, frame), packet);
         let sealed_len = frame.len() - 14 - 20 - 8 - 32;
@@ -88,13 +88,13 @@ fn a_plain_packet_is_sealed_behind_the_path_s_headers() {
 fn ipv6_inside_and_outside() {
     let mut lab = Laboratory::over_ipv6();
     let (client, server) = (laboratory::CLIENT_INNER_V6, laboratory::SERVER_V6);
-    let sent = lab.inbound(&[lab.sealed(&CLIENT, 0, &ipv6(client, server, 80, 64))]);
+    let sent = lab.inbound(&[sealed(&CLIENT, 0, &ipv6(client, server, 80, 64))]);
     let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(frame[12..14], [0x86, 0xdd]);
     assert_eq!(frame[14..], ipv6(client, server, 80, 63));
 
     let packet = ipv6(server, client, 80, 64);
-    let sent = lab.outbound(&[packet.clone()]);
+    let sent = lab.outbound(std::slice::from_ref(&packet));
     let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(opened(&CLIENT, frame), packet);
 }
@@ -104,7 +104,7 @@ fn a_peer_without_a_fast_path_is_served_by_the_socket() {
     let mut lab = Laboratory::new();
     lab.forget_neighbours();
     let packet = ipv4(SERVER, CLIENT.inner, 100, 64);
-    let sent = lab.outbound(&[packet.clone()]);
+    let sent = lab.outbound(std::slice::from_ref(&packet));
     let [Sent::Socket { remote, datagram }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(*remote, CLIENT.outer());
     assert_eq!(laboratory::opened_datagram(&CLIENT, datagram), packet);
@@ -130,7 +130,7 @@ fn a_batch_of_mixed_peers_and_faults_loses_only_the_faults() {
     let mut datagrams = Vec::new();
     for counter in 0..20 {
         let (peer, source) = if counter % 3 == 0 { (&OTHER, OTHER.inner) } else { (&CLIENT, CLIENT.inner) };
-        datagrams.push(lab.sealed(peer, counter, &ipv4(source, SERVER, 100 + counter as usize, 64)));
+        datagrams.push(sealed(peer, counter, &ipv4(source, SERVER, 100 + counter as usize, 64)));
     }
     let last = datagrams[4].bytes.len() - 1;
     datagrams[4].bytes[last] ^= 1;
@@ -145,23 +145,23 @@ fn a_batch_of_mixed_peers_and_faults_loses_only_the_faults() {
 #[test]
 fn a_forged_packet_moves_neither_window_nor_endpoint() {
     let mut lab = Laboratory::new();
-    let mut forged = lab.sealed(&CLIENT, 9000, &ipv4(CLIENT.inner, SERVER, 60, 64));
+    let mut forged = sealed(&CLIENT, 9000, &ipv4(CLIENT.inner, SERVER, 60, 64));
     forged.bytes[20] ^= 1;
     forged.source = "203.0.113.200:9".parse().unwrap();
     assert_eq!(lab.inbound(&[forged]), []);
     assert!(lab.events().is_empty());
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 0, &ipv4(CLIENT.inner, SERVER, 60, 64))]).len(), 1);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 0, &ipv4(CLIENT.inner, SERVER, 60, 64))]).len(), 1);
 }
 
 #[test]
 fn replayed_and_too_old_counters_are_dropped() {
     let mut lab = Laboratory::new();
     let packet = ipv4(CLIENT.inner, SERVER, 60, 64);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 9000, &packet)]).len(), 1);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 9000, &packet)]), []);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 9000 - 8129, &packet)]), []);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 9000 - 8128, &packet)]).len(), 1);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, u64::MAX, &packet)]), []);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 9000, &packet)]).len(), 1);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 9000, &packet)]), []);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 9000 - 8129, &packet)]), []);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 9000 - 8128, &packet)]).len(), 1);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, u64::MAX, &packet)]), []);
     assert_eq!(lab.count(Verdict::DropReplayed), 1);
     assert_eq!(lab.count(Verdict::DropTooOld), 1);
     assert_eq!(lab.count(Verdict::DropCounterLimit), 1);
@@ -170,9 +170,9 @@ fn replayed_and_too_old_counters_are_dropped() {
 #[test]
 fn a_source_of_another_peer_is_dropped_but_the_endpoint_roams() {
     let mut lab = Laboratory::new();
-    let mut datagram = lab.sealed(&CLIENT, 0, &ipv4(OTHER.inner, SERVER, 60, 64));
+    let mut datagram = sealed(&CLIENT, 0, &ipv4(OTHER.inner, SERVER, 60, 64));
     datagram.source = "203.0.113.200:9".parse().unwrap();
-    assert_eq!(lab.inbound(&[datagram.clone()]), []);
+    assert_eq!(lab.inbound(std::slice::from_ref(&datagram)), []);
     assert_eq!(lab.count(Verdict::DropSourceNotAllowed), 1);
     let roamed = lab.events().into_iter().any(|event| {
         matches!(event, WorkerEvent::Session(SessionEvent::Roamed { endpoint, .. }) if endpoint.remote == datagram.source)
@@ -184,19 +184,19 @@ fn a_source_of_another_peer_is_dropped_but_the_endpoint_roams() {
 fn the_first_packet_confirms_and_is_noted_once() {
     let mut lab = Laboratory::new();
     let packet = ipv4(CLIENT.inner, SERVER, 60, 64);
-    lab.inbound(&[lab.sealed(&CLIENT, 0, &packet)]);
+    lab.inbound(&[sealed(&CLIENT, 0, &packet)]);
     let confirmed = |events: Vec<WorkerEvent>| {
         events.iter().filter(|e| matches!(e, WorkerEvent::Session(SessionEvent::Confirmed { .. }))).count()
     };
     assert_eq!(confirmed(lab.events()), 1);
-    lab.inbound(&[lab.sealed(&CLIENT, 1, &packet)]);
+    lab.inbound(&[sealed(&CLIENT, 1, &packet)]);
     assert_eq!(confirmed(lab.events()), 0);
 }
 
 #[test]
 fn keepalives_are_counted_and_go_nowhere() {
     let mut lab = Laboratory::new();
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 0, &[])]), []);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 0, &[])]), []);
     assert_eq!(lab.count(Verdict::KeepaliveReceived), 1);
 }
 
@@ -208,7 +208,7 @@ fn opened_bytes_that_are_no_ip_packet_are_dropped() {
     for (counter, bytes) in
         [vec![0; 64], vec![0xff; 64], vec![0x45; 4], longer_than_it_is].into_iter().enumerate()
     {
-        assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, counter as u64, &bytes)]), []);
+        assert_eq!(lab.inbound(&[sealed(&CLIENT, counter as u64, &bytes)]), []);
     }
     assert_eq!(lab.count(Verdict::DropInnerMalformed), 4);
 }
@@ -218,13 +218,13 @@ fn congestion_marks_cross_the_tunnel_both_ways() {
     let mut lab = Laboratory::new();
     let mut ect0 = ipv4(CLIENT.inner, SERVER, 60, 64);
     laboratory::set_tos(&mut ect0, 0xb8 | 0b10);
-    let mut marked = lab.sealed(&CLIENT, 0, &ect0);
+    let mut marked = sealed(&CLIENT, 0, &ect0);
     marked.ecn = 0b11;
     let sent = lab.inbound(&[marked]);
     let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(frame[15], 0xb8 | 0b11);
 
-    let mut not_ect = lab.sealed(&CLIENT, 1, &ipv4(CLIENT.inner, SERVER, 60, 64));
+    let mut not_ect = sealed(&CLIENT, 1, &ipv4(CLIENT.inner, SERVER, 60, 64));
     not_ect.ecn = 0b11;
     assert_eq!(lab.inbound(&[not_ect]), []);
     assert_eq!(lab.count(Verdict::DropEcn), 1);
@@ -266,10 +266,10 @@ fn noise_is_malformed() {
 fn an_expired_session_opens_and_seals_nothing() {
     let mut lab = Laboratory::new();
     lab.now = Time(lab.now.0 + 181_000_000_000);
-    assert_eq!(lab.inbound(&[lab.sealed(&CLIENT, 0, &ipv4(CLIENT.inner, SERVER, 60, 64))]), []);
+    assert_eq!(lab.inbound(&[sealed(&CLIENT, 0, &ipv4(CLIENT.inner, SERVER, 60, 64))]), []);
     assert_eq!(lab.count(Verdict::DropExpired), 1);
     let packet = ipv4(SERVER, CLIENT.inner, 60, 64);
-    assert_eq!(lab.outbound(&[packet.clone()]), []);
+    assert_eq!(lab.outbound(std::slice::from_ref(&packet)), []);
     let staged = lab
         .events()
         .into_iter()

@@ -3,6 +3,7 @@
 use std::{
     env, fmt,
     net::{IpAddr, SocketAddr},
+    os::unix::net::UnixStream,
     path::PathBuf,
     process::{Command, ExitStatus},
     time::Duration,
@@ -246,6 +247,10 @@ pub(crate) fn wait_for_tunnel(process: &mut Process, namespace: &Namespace, inte
     let question = format!("wg show {interface} public-key");
     let ready = wait_until(&format!("`{question}` is answered"), START_TIMEOUT, || {
         process.check_running()?;
+        // `wg` deletes a socket that refuses it, as one does that is bound but not yet listened on.
+        if UnixStream::connect(format!("/var/run/wireguard/{interface}.sock")).is_err() {
+            return Ok(false);
+        }
         Ok(namespace.attempt(&question, START_TIMEOUT)?.status.success())
     });
     ready.with_context(|| process.tail())

@@ -135,7 +135,7 @@ fn second_instance_is_refused_and_does_not_disturb_the_first() {
 fn name_of_an_existing_interface_is_refused() {
     scenario_with_wgx("name_of_an_existing_interface_is_refused", |lab| {
         let (site, gateway) = idle(lab)?;
-        site.gateway.ip(&format!("link add {} type dummy", gateway.interface))?;
+        site.gateway.ip(&format!("link add {} type bridge", gateway.interface))?;
         let mut command = gateway.run_command(Io::Auto)?;
         check_refused(&mut command, &site.gateway, 1, &gateway.interface)
     });

@@ -39,7 +39,7 @@ enum Command {
 /// Reads the arguments (which exits with 2 when they are wrong, 0 after `--help`) and does what they say.
 ///
 /// `start` runs a gateway by its plan until it is told to stop.
-pub fn main(start: fn(Plan) -> anyhow::Result<()>) -> ExitCode {
+pub fn main(start: fn(&Plan) -> anyhow::Result<()>) -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = log::start(cli.log.as_deref()) {
         eprintln!("wgx: {error}");

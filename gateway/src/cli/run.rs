@@ -38,7 +38,7 @@ impl RunArgs {
 }
 
 /// Plans, says what is odd about the plan, and starts.
-pub(super) fn execute(args: &RunArgs, start: fn(Plan) -> Result<()>) -> Result<ExitCode> {
+pub(super) fn execute(args: &RunArgs, start: fn(&Plan) -> Result<()>) -> Result<ExitCode> {
     let plan = args.plan()?;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
@@ -46,7 +46,7 @@ pub(super) fn execute(args: &RunArgs, start: fn(Plan) -> Result<()>) -> Result<E
     if args.dry_run {
         println!("{}", serde_json::to_string_pretty(&plan)?);
     } else {
-        start(plan)?;
+        start(&plan)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 //!
 //! One task, [`Control::run`], holds all state and takes one thing at a time; other tasks only read sockets and
 //! pass on what they understood. Nothing here is in the way of a packet: a worker that needs control leaves a
-//! note in the [`Mailbox`](crate::dataplane::mailbox::Mailbox) and goes on.
+//! note in the [`Mailbox`] and goes on.
 
 pub mod config_file;
 pub mod log;

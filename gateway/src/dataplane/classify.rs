@@ -28,8 +28,10 @@ pub struct Roles {
 }
 
 impl Engine {
-    /// Strips the link header of a frame that arrived on `interface_index`; gives the frame back when it is
-    /// neither of the two kinds.
+    /// Strips the link header of a frame that arrived on `interface_index`.
+    ///
+    /// # Errors
+    /// The frame is neither of the two kinds, and given back.
     pub fn classify(
         &mut self,
         pool: &mut FramePool,

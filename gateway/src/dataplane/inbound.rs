@@ -82,7 +82,7 @@ impl Engine {
             Some(run) if run.session.session.local_index() == receiver => run.len += 1,
             _ => match self.shared.sessions.lookup(receiver) {
                 Some(session) if session.session.may_receive(now) => {
-                    opening.runs.push(Run { session, len: 1 })
+                    opening.runs.push(Run { session, len: 1 });
                 }
                 Some(_) => return self.drop_frame(pool, frame, Verdict::DropExpired),
                 None => return self.drop_frame(pool, frame, Verdict::DropUnknownIndex),

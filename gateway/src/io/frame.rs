@@ -15,7 +15,7 @@ pub struct Frame {
     umem_id: u32,
     index: u32,
     /// Length of the whole frame, in bytes.
-    frame_len: u16,
+    whole_len: u16,
     /// Where the packet starts in the frame.
     offset: u16,
     /// Length of the packet.
@@ -24,9 +24,9 @@ pub struct Frame {
 
 impl Frame {
     /// Only a [`Umem`] makes frames, one per piece.
-    pub(super) fn new(umem_id: u32, index: u32, frame_len: u16) -> Self {
+    pub(super) fn new(umem_id: u32, index: u32, whole_len: u16) -> Self {
         let offset = FRAME_HEADROOM as u16;
-        Self { umem_id, index, frame_len, offset, len: 0 }
+        Self { umem_id, index, whole_len, offset, len: 0 }
     }
 
     /// Length of the packet, in bytes.
@@ -46,7 +46,7 @@ impl Frame {
 
     /// Bytes from the start of the packet to the end of the frame.
     pub fn capacity(&self) -> usize {
-        usize::from(self.frame_len - self.offset)
+        usize::from(self.whole_len - self.offset)
     }
 
     /// Takes `count` bytes off the front of the packet; `false`, and no change, when it has fewer.
@@ -90,7 +90,7 @@ impl Frame {
 
     /// Places the packet: used by rings, which learn offset and length from the kernel.
     pub(super) fn place(&mut self, offset: usize, len: usize) -> bool {
-        let fits = offset + len <= usize::from(self.frame_len);
+        let fits = offset + len <= usize::from(self.whole_len);
         if fits {
             self.offset = offset as u16;
             self.len = len as u16;

@@ -32,7 +32,7 @@ use workers::{KernelPorts, Workers};
 ///
 /// # Errors
 /// What could not be opened, with what to do about it. Nothing is left behind.
-pub fn start(plan: Plan) -> Result<()> {
+pub fn start(plan: &Plan) -> Result<()> {
     protect_process()?;
     let initial = plan.peers.as_deref().map(config_file::read).transpose()?;
     let aead = match plan.aead.as_str() {
@@ -45,12 +45,12 @@ pub fn start(plan: Plan) -> Result<()> {
         Arc::new(Shared::new(device.index_permutation()).context("cannot make the control mailbox")?);
     let sockets = Arc::new(ArcSwap::from_pointee(UdpSockets::bind(0, 0)?));
     let tun = Tun::create(&plan.name, plan.mtu)?;
-    let mut fast_path = open_fast_path(&plan)?;
+    let mut fast_path = open_fast_path(plan)?;
 
     let kernel =
         KernelPorts { tun: Arc::clone(&tun), sockets: Arc::clone(&sockets), counters: Arc::default() };
-    let mut status = status_sources(&plan, aead, &fast_path, &tun, &kernel.counters);
-    let workers = Workers::prepare(&plan, aead, &shared, kernel, fast_path.take_links(), &mut status)?;
+    let mut status = status_sources(plan, aead, &fast_path, &tun, &kernel.counters);
+    let workers = Workers::prepare(plan, aead, &shared, &kernel, fast_path.take_links(), &mut status)?;
     let fast_links: BTreeSet<u32> = fast_path.attached.iter().map(|(index, _)| *index).collect();
     let control = Control::new(ControlParts {
         name: plan.name.clone(),

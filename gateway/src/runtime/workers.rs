@@ -57,7 +57,7 @@ impl Workers {
         plan: &Plan,
         aead: Aead,
         shared: &Arc<Shared>,
-        kernel: KernelPorts,
+        kernel: &KernelPorts,
         queues: Vec<QueueLinks>,
         status: &mut StatusSources,
     ) -> Result<Self> {

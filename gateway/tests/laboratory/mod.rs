@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use aead::Aead;
-use gateway::dataplane::counters::Verdict;
+use gateway::dataplane::counters::{Tally, Verdict};
 use gateway::dataplane::engine::Engine;
 use gateway::dataplane::inner::{fold, words_sum};
 use gateway::dataplane::mailbox::WorkerEvent;
@@ -140,7 +140,7 @@ impl Laboratory {
             publisher.add_session(Arc::clone(&session));
             publisher.set_current_session(peer.id, Some(&session));
             let remote = if outer_v6 { "[2001:db8:7::2]:40000".parse().unwrap() } else { peer.outer() };
-            publisher.set_endpoint(peer.id, Some(Endpoint { remote, local: local(remote) }));
+            publisher.set_endpoint(peer.id, Some(Endpoint { remote, local: Some(local(remote)) }));
             allowed_ips.insert(peer.inner.into(), peer.id);
         }
         allowed_ips.insert(CLIENT_INNER_V6.into(), CLIENT.id);
@@ -165,26 +165,13 @@ impl Laboratory {
         self.counter
     }
 
-    /// `inner`, padded and sealed by `peer` for the gateway.
-    pub fn sealed(&self, peer: &Peer, counter: u64, inner: &[u8]) -> Arriving {
-        let mut bytes = vec![4, 0, 0, 0];
-        bytes.extend(peer.local_index().to_le_bytes());
-        bytes.extend(counter.to_le_bytes());
-        bytes.extend(inner);
-        bytes.resize(16 + inner.len().next_multiple_of(16) + aead::TAG_LEN, 0);
-        let key = aead::Key::new(&peer.to_gateway);
-        let packet = aead::Packet { key: &key, counter, buffer: &mut bytes[16..] };
-        Aead::detect().seal(&mut [packet]);
-        Arriving { bytes, source: peer.outer(), ecn: 0 }
-    }
-
     /// Passes `arriving` through the engine, inbound and on to other peers.
     pub fn inbound(&mut self, arriving: &[Arriving]) -> Vec<Sent> {
         let mut datagrams: Vec<Datagram> = arriving
             .iter()
             .map(|arriving| Datagram {
                 frame: self.frame(&arriving.bytes),
-                endpoint: Endpoint { remote: arriving.source, local: local(arriving.source) },
+                endpoint: Endpoint { remote: arriving.source, local: Some(local(arriving.source)) },
                 ecn: arriving.ecn,
             })
             .collect();
@@ -254,15 +241,28 @@ impl Laboratory {
         for verdict in Verdict::ALL {
             self.counters[*verdict as usize] += self.engine.tally().of(*verdict);
         }
-        *self.engine.tally() = Default::default();
+        *self.engine.tally() = Tally::default();
         sent
     }
 }
 
+/// `inner`, padded and sealed by `peer` for the gateway.
+pub fn sealed(peer: &Peer, counter: u64, inner: &[u8]) -> Arriving {
+    let mut bytes = vec![4, 0, 0, 0];
+    bytes.extend(peer.local_index().to_le_bytes());
+    bytes.extend(counter.to_le_bytes());
+    bytes.extend(inner);
+    bytes.resize(16 + inner.len().next_multiple_of(16) + aead::TAG_LEN, 0);
+    let key = aead::Key::new(&peer.to_gateway);
+    let packet = aead::Packet { key: &key, counter, buffer: &mut bytes[16..] };
+    Aead::detect().seal(&mut [packet]);
+    Arriving { bytes, source: peer.outer(), ecn: 0 }
+}
+
 /// The address of the gateway that `remote` sends to.
-fn local(remote: SocketAddr) -> Option<LocalAddress> {
+fn local(remote: SocketAddr) -> LocalAddress {
     let ip = if remote.is_ipv6() { "2001:db8:1::1" } else { "192.0.2.1" };
-    Some(LocalAddress { ip: ip.parse().unwrap(), interface_index: UPLINK })
+    LocalAddress { ip: ip.parse().unwrap(), interface_index: UPLINK }
 }
 
 fn network() -> Network {

@@ -1,4 +1,4 @@
-//! What `getsockopt(2)` tells of an AF_XDP socket (Documentation/networking/af_xdp.rst).
+//! What `getsockopt(2)` tells of an AF_XDP socket (`Documentation/networking/af_xdp.rst`).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -78,9 +78,11 @@ impl TxRing {
             return false;
         }
         let slot = (self.next & (self.capacity - 1)) as usize;
-        // SAFETY: `slot` is below `capacity`, whose descriptors the mapping holds (asserted in `over`). The
-        // kernel reads a slot only between publish and consumption, and this one is not published.
-        unsafe { self.descriptors.add(slot).write(descriptor) };
+        // SAFETY: `slot` is below `capacity`, whose descriptors the mapping holds (asserted in `over`).
+        let slot = unsafe { self.descriptors.add(slot) };
+        // SAFETY: aligned and inside the mapping. The kernel reads a slot only between publish and consumption,
+        // and this one is not published.
+        unsafe { slot.write(descriptor) };
         self.next = self.next.wrapping_add(1);
         true
     }
@@ -153,8 +155,10 @@ mod tests {
             assert!(ring.push(descriptor(address)));
             ring.publish();
             let slot = (u32::MAX - 1).wrapping_add(address as u32) & 3;
-            // SAFETY: a slot of the ring, which nothing else accesses.
-            assert_eq!(unsafe { ring.descriptors.add(slot as usize).read() }, descriptor(address));
+            // SAFETY: one of the ring's four slots.
+            let slot = unsafe { ring.descriptors.add(slot as usize) };
+            // SAFETY: nothing else accesses the ring.
+            assert_eq!(unsafe { slot.read() }, descriptor(address));
             consume(&ring, 1);
             assert_eq!(ring.queued(), 0);
         }

@@ -75,7 +75,10 @@ unsafe impl Sync for Umem {}
 
 impl fmt::Debug for Umem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Umem").field("frame_len", &self.frame_len).field("frames", &self.frame_count).finish()
+        f.debug_struct("Umem")
+            .field("frame_len", &self.frame_len)
+            .field("frame_count", &self.frame_count)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,7 +179,7 @@ impl Umem {
 
 fn registered(frame_len: u32, frame_count: NonZeroU32) -> Result<(Memory, NonNull<u8>), UmemError> {
     let refused = |reason: String| UmemError::Refused {
-        mebibytes: u64::from(frame_len) * u64::from(frame_count.get()) >> 20,
+        mebibytes: (u64::from(frame_len) * u64::from(frame_count.get())) >> 20,
         reason,
     };
     let queue = |len| QueueSize::new(len).map_err(|error| refused(error.to_string()));

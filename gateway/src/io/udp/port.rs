@@ -201,7 +201,9 @@ fn send_train(sockets: &UdpSockets, pool: &FramePool, joined: &mut Vec<u8>, trai
     let Some(family) = train.first().and_then(|first| sockets.of(first.endpoint.remote)) else { return 0 };
     if train.len() > 1 && train.len() <= family.state.max_gso_segments() {
         joined.clear();
-        train.iter().for_each(|datagram| joined.extend_from_slice(pool.data(&datagram.frame)));
+        for datagram in train {
+            joined.extend_from_slice(pool.data(&datagram.frame));
+        }
         match send(family, &train[0], joined, Some(train[0].frame.len())) {
             Ok(()) => return train.len(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
