@@ -36,6 +36,7 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("libc6-dev", File("/usr/include/stdio.h")),
     // hwlocality
     ("libhwloc-dev", File("/usr/include/hwloc.h")),
+    ("libudev-dev", File("/usr/include/libudev.h")),
     ("pkg-config", Program("pkg-config")),
     // Namespace tests and the demo
     ("iproute2", Program("ip")),
