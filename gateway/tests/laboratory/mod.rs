@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use aead::Aead;
 use gateway::dataplane::counters::{Tally, Verdict};
+use gateway::dataplane::encap::OuterHeader;
 use gateway::dataplane::engine::Engine;
+use gateway::dataplane::fib::LinkHop;
 use gateway::dataplane::inner::{fold, words_sum};
 use gateway::dataplane::mailbox::WorkerEvent;
 use gateway::dataplane::network::{Address, Link, Network, Route, RouteKind, TABLE_LOCAL, TABLE_MAIN};
@@ -159,6 +161,11 @@ impl Laboratory {
         }
     }
 
+    /// What workers and control share, for a worker of the test's own.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// A counter no datagram of this laboratory had.
     pub fn next_counter(&mut self) -> u64 {
         self.counter += 1;
@@ -307,6 +314,30 @@ fn network() -> Network {
         .into(),
         plain_rules: true,
     }
+}
+
+/// `datagram` as `peer` sends it to the gateway: a whole Ethernet frame.
+pub fn framed(peer: &Peer, datagram: &[u8]) -> Vec<u8> {
+    let hop = LinkHop {
+        interface_index: 0,
+        destination_mac: [2, 0, 0, 0, 1, UPLINK as u8],
+        source_mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        source: None,
+    };
+    let gateway = SocketAddr::new(local(peer.outer()).ip, LISTEN_PORT);
+    let header = OuterHeader::new(&hop, peer.outer(), gateway).unwrap();
+    let mut frame = vec![0; header.len()];
+    frame.extend(datagram);
+    header.write(&mut frame, 0, 0);
+    frame
+}
+
+/// An IPv4 packet as the server sends it to the gateway: a whole Ethernet frame.
+pub fn plain_frame(packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 1, DOWNLINK as u8, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    frame.extend(packet);
+    frame
 }
 
 /// An IPv4 packet of `len` bytes with a right header checksum.
