@@ -133,7 +133,11 @@ impl Gateway {
     pub fn launch(&mut self, lab: &Lab) -> Result<()> {
         let mut command = match self.implementation {
             Implementation::Wgx(io) => self.run_command(io)?,
-            Implementation::WireguardGo => wireguard_go(&self.namespace, &self.interface),
+            Implementation::WireguardGo => {
+                let mut command = self.namespace.command("wireguard-go");
+                in_foreground(&mut command, &self.interface);
+                command
+            }
         };
         let mut process = lab.spawn("gateway", &mut command)?;
         wait_for_tunnel(&mut process, &self.namespace, &self.interface)?;
@@ -235,11 +239,9 @@ pub(crate) fn host_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
-/// The reference implementation, in the foreground.
-pub(crate) fn wireguard_go(namespace: &Namespace, interface: &str) -> Command {
-    let mut command = namespace.command("wireguard-go");
-    command.args(["-f", interface]).env("WG_PROCESS_FOREGROUND", "1").env("LOG_LEVEL", "error");
-    command
+/// Makes `command`, which ends in `wireguard-go`, serve `interface` in the foreground.
+pub(crate) fn in_foreground<'a>(command: &'a mut Command, interface: &str) -> &'a mut Command {
+    command.args(["-f", interface]).env("WG_PROCESS_FOREGROUND", "1").env("LOG_LEVEL", "error")
 }
 
 /// Waits until `wg` gets an answer for the interface.

@@ -13,6 +13,9 @@ use super::{Frame, FramePool, TunnelPort};
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
+    /// What `dev_valid_name` (net/core/dev.c) refuses, and `%`, which the kernel takes for a pattern.
+    #[error("{0:?} is no name for an interface; use 1 to 15 letters, digits, '-', '_' or '.'")]
+    Name(String),
     /// The name is taken.
     #[error("an interface called {0} exists; choose another name, or remove it with `ip link delete {0}`")]
     Exists(String),
@@ -70,6 +73,9 @@ impl Tun {
             Some(libc::EPERM | libc::EACCES | libc::ENOENT) => TunError::Permission(name.into()),
             _ => TunError::Refused { name: name.into(), error },
         };
+        if !is_valid_name(name) {
+            return Err(TunError::Name(name.into()));
+        }
         // TUNSETIFF would attach to a persistent device of that name and fail obscurely for other kinds.
         if nix::net::if_::if_nametoindex(name).is_ok() {
             return Err(TunError::Exists(name.into()));
@@ -118,6 +124,11 @@ impl Tun {
             self.is_gone.store(true, Ordering::Relaxed);
         }
     }
+}
+
+fn is_valid_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
+    (1..libc::IFNAMSIZ).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_allowed)
 }
 
 /// A worker's way to the device.

@@ -3,6 +3,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+use rustix::net::{SendFlags, sockopt};
 use xsk_rs::FrameDesc;
 
 pub use super::bind::CopyMode;
@@ -16,9 +18,9 @@ use crate::io::{Frame, FramePool, LinkPort};
 /// Descriptors moved between user space and a ring at once.
 const BURST: usize = 64;
 
-/// `sendto` calls per burst, at most. In copy mode the kernel sends 32 descriptors per call
-/// (`TX_BATCH_SIZE`, net/xdp/xsk.c) and stops early while the driver's queue is full.
-const WAKEUPS_MAX: usize = 8;
+/// Send buffer of the socket. In copy mode a packet counts against it until its receiver frees it, with what the
+/// kernel adds to each; the default holds about 90.
+const SEND_BUFFER_LEN: usize = ring_len::TX as usize * 4096;
 
 /// The socket of one (interface, queue).
 ///
@@ -61,6 +63,10 @@ impl AfXdpLink {
             mode: "reading socket options",
             reason: error.to_string(),
         };
+        if sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER_LEN).is_err() {
+            // Without CAP_NET_ADMIN as much as net.core.wmem_max allows.
+            let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
+        }
         let tx_ring = TxRing::map(fd, ring_len::TX).map_err(refused)?;
         let monitor = LinkMonitor::new(interface, queue, fd, Arc::clone(&counters)).map_err(refused)?;
         let mut link = Self {
@@ -125,19 +131,21 @@ impl AfXdpLink {
 
     /// Makes the kernel send what the transmit ring holds.
     fn wake_tx(&mut self) {
-        for _ in 0..WAKEUPS_MAX {
-            let queued = self.tx_ring.queued();
-            if queued == 0 || !self.tx_ring.needs_wakeup() {
+        let mut queued = self.tx_ring.queued();
+        // In copy mode a call sends 32 descriptors at most (`TX_BATCH_SIZE`, net/xdp/xsk.c). A call that takes none
+        // ends the loop, so there are never more calls than packets.
+        while queued > 0 && self.tx_ring.needs_wakeup() {
+            match rustix::net::send(self.monitor.socket(), &[], SendFlags::DONTWAIT) {
+                // AGAIN: more to send, or the driver's queue or the send buffer is full. BUSY: the driver dropped one.
+                Ok(_) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => {}
+                // The link is down or gone: the next burst tries again.
+                Err(_) => return self.counters.wakeup_failed(),
+            }
+            let left = self.tx_ring.queued();
+            if left == queued {
                 return;
             }
-            if self.rings.tx.wakeup().is_err() {
-                self.counters.wakeup_failed();
-                return;
-            }
-            if self.tx_ring.queued() == queued {
-                // The driver's queue is full, or the link is down: the next burst tries again.
-                return;
-            }
+            queued = left;
         }
     }
 }
@@ -171,7 +179,8 @@ impl LinkPort for AfXdpLink {
             let has_room = self.transmitting < ring_len::COMPLETION as usize;
             let descriptor =
                 Descriptor { address: self.umem.address(&frame), len: frame.len() as u32, options: 0 };
-            if has_room && self.tx_ring.push(descriptor) {
+            // The kernel refuses an empty descriptor and never gives it back.
+            if has_room && !frame.is_empty() && self.tx_ring.push(descriptor) {
                 // The token ends here: the frame is the kernel's until the completion ring gives it back.
                 self.transmitting += 1;
                 sent += 1;

@@ -7,7 +7,9 @@ mod port;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 pub use port::{UdpCounters, UdpPort, UdpStatistics};
@@ -17,6 +19,9 @@ use wireguard::Endpoint;
 
 /// Times a random port is drawn until both families have it.
 const PORT_DRAWS_MAX: usize = 16;
+
+/// Datagrams the kernel cuts one `sendmsg` into, at most (`UDP_MAX_SEGMENTS`, include/linux/udp.h).
+const SEGMENTS_MAX: usize = 64;
 
 /// Why there are no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,8 @@ pub struct UdpSockets {
 pub(super) struct OneFamily {
     pub(super) socket: UdpSocket,
     pub(super) state: UdpSocketState,
+    /// Whether the kernel cuts one `sendmsg` into datagrams. Off once a device on the way out could not.
+    segments: AtomicBool,
 }
 
 impl UdpSockets {
@@ -106,16 +113,7 @@ impl UdpSockets {
     /// What the kernel said: no route, a full buffer, a datagram too long.
     pub fn send(&self, endpoint: &Endpoint, datagram: &[u8], tos: u8) -> io::Result<()> {
         let family = self.of(endpoint.remote).ok_or(Errno::EAFNOSUPPORT)?;
-        let source = endpoint.local.map(|local| local.ip);
-        match family.send(endpoint.remote, source, datagram, tos) {
-            // The address was taken off this host: any other is better than none.
-            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH)
-                if source.is_some() =>
-            {
-                family.send(endpoint.remote, None, datagram, tos).map_err(io::Error::from)
-            }
-            outcome => outcome.map_err(io::Error::from),
-        }
+        Ok(family.send(endpoint, &[datagram], tos)?)
     }
 
     pub(super) fn of(&self, remote: SocketAddr) -> Option<&OneFamily> {
@@ -154,34 +152,71 @@ impl OneFamily {
         options::allow_fragmentation(socket.as_fd(), domain == Domain::IPV6)?;
         options::disable_timestamps(&socket)?;
         options::enlarge_buffers(&socket);
-        Ok(Self { socket, state })
+        let segments = AtomicBool::new(state.max_gso_segments() > 1);
+        Ok(Self { socket, state, segments })
     }
 
-    fn send(
+    /// Whether several datagrams may go in one [`OneFamily::send`].
+    pub(super) fn has_segmentation(&self) -> bool {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    /// Sends `datagrams`, at most [`SEGMENTS_MAX`], which all have the length of the first but for a shorter last
+    /// one; from the endpoint's local address while this host has it.
+    ///
+    /// quinn-udp's own sending takes any `EINVAL` for an old kernel and gives up segmentation and ECN for good;
+    /// here a source that is gone or a datagram beyond the MTU says the same.
+    pub(super) fn send(&self, endpoint: &Endpoint, datagrams: &[&[u8]], tos: u8) -> Result<(), Errno> {
+        let source = endpoint.local.map(|local| local.ip);
+        match self.send_from(endpoint.remote, source, datagrams, tos) {
+            // The address was taken off this host: any other is better than none.
+            Err(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH)
+                if source.is_some() =>
+            {
+                self.send_from(endpoint.remote, None, datagrams, tos)
+            }
+            // The device computes no checksums, so the kernel does not segment for it (net/ipv4/udp.c).
+            Err(Errno::EIO) if datagrams.len() > 1 => {
+                self.segments.store(false, Ordering::Relaxed);
+                Err(Errno::EIO)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn send_from(
         &self,
         remote: SocketAddr,
         source: Option<IpAddr>,
-        datagram: &[u8],
+        datagrams: &[&[u8]],
         tos: u8,
     ) -> Result<(), Errno> {
-        let iov = [io::IoSlice::new(datagram)];
-        let fd = self.socket.as_raw_fd();
-        let to = SockaddrStorage::from(remote);
-        let send = |messages: &[ControlMessage<'_>]| {
-            sendmsg(fd, &iov, messages, MsgFlags::MSG_DONTWAIT, Some(&to)).map(|_| ())
-        };
         let traffic_class = i32::from(tos);
-        match (source, remote) {
-            (Some(IpAddr::V4(source)), SocketAddr::V4(_)) => {
-                let info = options::packet_info_v4(source);
-                send(&[ControlMessage::Ipv4Tos(&tos), ControlMessage::Ipv4PacketInfo(&info)])
+        let segment_len = datagrams.first().map_or(0, |first| first.len() as u16);
+        let (info_v4, info_v6) = match source {
+            Some(IpAddr::V4(source)) => (Some(options::packet_info_v4(source)), None),
+            Some(IpAddr::V6(source)) => (None, Some(options::packet_info_v6(source))),
+            None => (None, None),
+        };
+        let mut messages = ArrayVec::<ControlMessage<'_>, 3>::new();
+        if remote.is_ipv4() {
+            messages.push(ControlMessage::Ipv4Tos(&tos));
+            messages.extend(info_v4.as_ref().map(ControlMessage::Ipv4PacketInfo));
+        } else {
+            messages.push(ControlMessage::Ipv6TClass(&traffic_class));
+            messages.extend(info_v6.as_ref().map(ControlMessage::Ipv6PacketInfo));
+        }
+        if datagrams.len() > 1 {
+            messages.push(ControlMessage::UdpGsoSegments(&segment_len));
+        }
+        let slices: ArrayVec<io::IoSlice<'_>, SEGMENTS_MAX> =
+            datagrams.iter().map(|datagram| io::IoSlice::new(datagram)).collect();
+        let to = SockaddrStorage::from(remote);
+        loop {
+            match sendmsg(self.socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to)) {
+                Err(Errno::EINTR) => {}
+                outcome => return outcome.map(|_| ()),
             }
-            (Some(IpAddr::V6(source)), SocketAddr::V6(_)) => {
-                let info = options::packet_info_v6(source);
-                send(&[ControlMessage::Ipv6TClass(&traffic_class), ControlMessage::Ipv6PacketInfo(&info)])
-            }
-            (_, SocketAddr::V4(_)) => send(&[ControlMessage::Ipv4Tos(&tos)]),
-            (_, SocketAddr::V6(_)) => send(&[ControlMessage::Ipv6TClass(&traffic_class)]),
         }
     }
 }

@@ -1,24 +1,24 @@
 //! The UDP sockets as a [`DatagramPort`], with the kernel's segmentation offloads in both directions.
 
-use std::io::{self, IoSliceMut};
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef};
+use arrayvec::ArrayVec;
+use nix::errno::Errno;
+use quinn_udp::{RecvMeta, UdpSockRef};
 use serde::Serialize;
 use wireguard::{Endpoint, LocalAddress};
 
-use super::{OneFamily, UdpSockets};
+use super::{SEGMENTS_MAX, UdpSockets};
 use crate::io::{Datagram, DatagramPort, FramePool};
 
 /// The longest train of segments the kernel glues together (GRO), and the longest datagram.
 const TRAIN_LEN_MAX: usize = 65535;
 /// Trains taken in one system call.
 const TRAINS_MAX: usize = 4;
-/// Segments the kernel cuts one `sendmsg` into, at most (`UDP_MAX_SEGMENTS`, include/linux/udp.h).
-const SEGMENTS_MAX: usize = 64;
 
 /// What the UDP sockets did so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -75,7 +75,6 @@ pub struct UdpPort {
     sockets: Arc<UdpSockets>,
     counters: Arc<UdpCounters>,
     trains: Box<[u8]>,
-    train: Vec<u8>,
 }
 
 impl UdpPort {
@@ -86,7 +85,6 @@ impl UdpPort {
             published,
             counters,
             trains: vec![0; TRAIN_LEN_MAX * TRAINS_MAX].into(),
-            train: Vec::with_capacity(TRAIN_LEN_MAX),
         }
     }
 
@@ -136,7 +134,7 @@ impl DatagramPort for UdpPort {
             let count = train_count(first, rest);
             let (train, after) = rest.split_at(count);
             rest = after;
-            sent += send_train(&self.sockets, pool, &mut self.train, train);
+            sent += send_train(&self.sockets, pool, train);
         }
         self.counters.add(Counter::TxDatagrams, sent);
         self.counters.add(Counter::TxRefused, datagrams.len() - sent);
@@ -197,50 +195,24 @@ fn train_count(first: &Datagram, datagrams: &[Datagram]) -> usize {
 }
 
 /// Sends a train, in one system call where the kernel segments; returns how many datagrams it took.
-fn send_train(sockets: &UdpSockets, pool: &FramePool, joined: &mut Vec<u8>, train: &[Datagram]) -> usize {
-    let Some(family) = train.first().and_then(|first| sockets.of(first.endpoint.remote)) else { return 0 };
-    if train.len() > 1 && train.len() <= family.state.max_gso_segments() {
-        joined.clear();
-        for datagram in train {
-            joined.extend_from_slice(pool.data(&datagram.frame));
-        }
-        match send(family, &train[0], joined, Some(train[0].frame.len())) {
+fn send_train(sockets: &UdpSockets, pool: &FramePool, train: &[Datagram]) -> usize {
+    let Some((first, family)) =
+        train.first().and_then(|first| Some((first, sockets.of(first.endpoint.remote)?)))
+    else {
+        return 0;
+    };
+    if train.len() > 1 && family.has_segmentation() {
+        let segments: ArrayVec<&[u8], SEGMENTS_MAX> =
+            train.iter().map(|datagram| pool.data(&datagram.frame)).collect();
+        match family.send(&first.endpoint, &segments, first.ecn) {
             Ok(()) => return train.len(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
-            // A driver that cannot segment says EIO, and quinn-udp lowers `max_gso_segments`: one by one, then.
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => return 0,
+            // A segment beyond the MTU, or a device that cannot segment: one by one, then.
             Err(_) => {}
         }
     }
-    train.iter().filter(|datagram| send(family, datagram, pool.data(&datagram.frame), None).is_ok()).count()
-}
-
-fn send(
-    family: &OneFamily,
-    datagram: &Datagram,
-    contents: &[u8],
-    segment_size: Option<usize>,
-) -> io::Result<()> {
-    let mut transmit = Transmit {
-        destination: datagram.endpoint.remote,
-        ecn: EcnCodepoint::from_bits(datagram.ecn),
-        contents,
-        segment_size,
-        src_ip: datagram.endpoint.local.map(|local| local.ip),
+    let one = |datagram: &&Datagram| {
+        family.send(&datagram.endpoint, &[pool.data(&datagram.frame)], datagram.ecn).is_ok()
     };
-    let socket = || UdpSockRef::from(&family.socket);
-    match family.state.try_send(socket(), &transmit) {
-        Err(error) if transmit.src_ip.is_some() && is_source_gone(&error) => {
-            transmit.src_ip = None;
-            family.state.try_send(socket(), &transmit)
-        }
-        outcome => outcome,
-    }
-}
-
-/// Whether the kernel refused because this host no longer has the source address.
-fn is_source_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENETUNREACH)
-    )
+    train.iter().filter(one).count()
 }
