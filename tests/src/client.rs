@@ -1,12 +1,12 @@
-//! A client of the gateway: Debian's `wireguard-go`, configured by `wg`.
+//! A client of the gateway, configured by `wg`: Debian's `wireguard-go`, or `wgx` without AF_XDP.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, process::Command};
 
 use anyhow::Result;
 
 use crate::{
     Gateway, Lab, Namespace, Process, Site,
-    gateway::{in_foreground, wait_for_tunnel},
+    gateway::{Implementation, in_foreground, wait_for_tunnel},
     keys::{Keys, Secret},
     site::{self, Addresses, SERVER_NETWORKS, TUNNEL_NETWORKS, client_host},
 };
@@ -26,6 +26,8 @@ pub struct Client {
     pub preshared_key: Option<Secret>,
     /// Its addresses inside the tunnel.
     pub inner: Addresses,
+    /// What it runs; `wireguard-go` unless changed before the start.
+    pub implementation: Implementation,
     process: Option<Process>,
 }
 
@@ -39,18 +41,30 @@ impl Client {
             keys: Keys::generate()?,
             preshared_key: (number == 2).then(Secret::preshared).transpose()?,
             inner: site::inner(client_host(number)),
+            implementation: Implementation::WireguardGo,
             process: None,
         })
+    }
+
+    fn command(&self, gateway: &Gateway) -> Result<Command> {
+        // A client is a machine of its own: on a shared one it comes before the programs that make the load.
+        let mut command = self.namespace.command("nice");
+        command.args(["-n", "-15"]);
+        match self.implementation {
+            Implementation::WireguardGo => {
+                in_foreground(command.arg("wireguard-go"), &self.interface);
+            }
+            Implementation::Wgx(io) => {
+                command.arg(gateway.program()?).args(["run", &self.interface, "--io", &io.to_string()]);
+            }
+        }
+        Ok(command)
     }
 
     /// Starts the program and points it at the gateway.
     pub fn start(&mut self, lab: &Lab, gateway: &Gateway, endpoint: SocketAddr) -> Result<()> {
         let label = format!("client{}", self.number);
-        // A client is a machine of its own, whose receive buffer other programs' load does not fill: wireguard-go
-        // keeps the kernel's default one, so on a shared machine it comes before them.
-        let mut command = self.namespace.command("nice");
-        command.args(["-n", "-15", "wireguard-go"]);
-        let mut process = lab.spawn(&label, in_foreground(&mut command, &self.interface))?;
+        let mut process = lab.spawn(&label, &mut self.command(gateway)?)?;
         wait_for_tunnel(&mut process, &self.namespace, &self.interface)?;
         self.process = Some(process);
         let file = lab.write_secret(&format!("{label}.conf"), &self.configuration(gateway, endpoint))?;

@@ -51,6 +51,15 @@ pub enum Implementation {
     WireguardGo,
 }
 
+impl fmt::Display for Implementation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wgx(io) => write!(f, "wgx --io {io}"),
+            Self::WireguardGo => f.write_str("wireguard-go"),
+        }
+    }
+}
+
 /// One peer as the gateway is configured with it.
 #[derive(Clone, Debug)]
 pub struct Peer {
