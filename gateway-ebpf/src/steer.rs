@@ -123,7 +123,7 @@ fn is_martian_source(address: &IpAddr) -> bool {
 
 /// Whether a router may forward to this address: neither multicast, broadcast, loopback nor link-local.
 #[inline(always)]
-fn is_forwardable(address: &IpAddr) -> bool {
+pub fn is_forwardable(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !is_martian_source(address) && !matches!(v4.octets(), [169, 254, ..]),
         IpAddr::V6(v6) => {

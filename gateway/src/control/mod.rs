@@ -135,7 +135,7 @@ impl Control {
             control.publisher.set_tunnel(0, TUNNEL_MTU_DEFAULT);
             control.device.set_up(true, control.clock.now());
         }
-        control.publish_listen_port()?;
+        control.publish_listen_port();
         if let Some(initial) = parts.initial {
             control.apply(initial).context("cannot apply the configuration file")?;
         }
@@ -166,7 +166,7 @@ impl Control {
         }
         self.sockets.forget_former();
         if self.sockets.listen_port() != old_port {
-            self.publish_listen_port().map_err(|error| UapiError::AddressInUse(format!("{error:#}")))?;
+            self.publish_listen_port();
         }
         Ok(())
     }
@@ -184,14 +184,16 @@ impl Control {
         self.sockets.forget_former();
     }
 
-    fn publish_listen_port(&mut self) -> Result<()> {
+    fn publish_listen_port(&mut self) {
         let port = self.sockets.listen_port();
-        if let Some(steering) = &mut self.steering {
-            steering.set_listen_port(port).context("cannot steer the new listen port")?;
-        }
         self.publisher.set_listen_port(port);
+        if let Some(steering) = &mut self.steering
+            && let Err(error) = steering.set_listen_port(port)
+        {
+            // Datagrams that are not steered come through the kernel's socket: slower, and none is lost.
+            tracing::error!(%error, port, "the XDP program does not know of the new listen port");
+        }
         info!(port, "listening");
-        Ok(())
     }
 }
 

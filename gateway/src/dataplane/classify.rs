@@ -2,6 +2,8 @@
 //! nothing else through; this reads them once more with the same parser, because its tables may be a moment
 //! older or newer than ours.
 
+use std::net::{SocketAddr, SocketAddrV6};
+
 use gateway_ebpf::parse;
 use wireguard::{Endpoint, LocalAddress};
 
@@ -48,7 +50,8 @@ impl Engine {
             frame.trim_front(outer.udp.payload_offset);
             frame.set_len(outer.udp.payload_len);
             let local = LocalAddress { ip: outer.ip.destination, interface_index };
-            let endpoint = Endpoint { remote: outer.source(), local: Some(local) };
+            let remote = scoped(outer.source(), interface_index);
+            let endpoint = Endpoint { remote, local: Some(local) };
             return Ok(Plain::Datagram(Datagram { frame, endpoint, ecn: outer.ip.ecn() }));
         }
         if roles.downlink { self.classify_packet(pool, frame) } else { Err(frame) }
@@ -69,5 +72,15 @@ impl Engine {
 
     fn leads_to_a_peer(&mut self, destination: std::net::IpAddr) -> bool {
         self.tables.load().allowed_ips.lookup(destination).is_some()
+    }
+}
+
+/// `remote` with the link it is on, if its address means nothing without: as the kernel's socket names it.
+fn scoped(remote: SocketAddr, interface_index: u32) -> SocketAddr {
+    match remote {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, interface_index).into()
+        }
+        _ => remote,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aead::Aead;
 use arc_swap::{ArcSwap, Cache};
 use gateway_ebpf::parse::Ip;
+use gateway_ebpf::steer::is_forwardable;
 use wireguard::SessionEvent;
 
 use super::counters::{Tally, Verdict};
@@ -117,23 +118,29 @@ impl Engine {
     }
 
     /// Routes an opened packet as the kernel's tables say: to another peer, out of a link, or to the kernel.
-    /// What a router must answer with ICMP (TTL spent, larger than the next link) is the kernel's too.
+    /// What a router must answer with ICMP (TTL spent, larger than the next link) or must not forward (multicast,
+    /// broadcast, loopback, link-local) is the kernel's too.
     pub(super) fn forward(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Ip) {
         let tables = self.tables.load();
         let (next_hop, tunnel_mtu) = (tables.fib.lookup(inner.destination), tables.tunnel_mtu);
+        let is_forwardable = is_forwardable(&inner.source) && is_forwardable(&inner.destination);
         match next_hop {
-            NextHop::Tunnel if inner.hop_limit > 1 && inner.len <= tunnel_mtu => {
+            _ if !is_forwardable || inner.hop_limit <= 1 => self.leave_to_kernel(frame),
+            NextHop::Tunnel if inner.len <= tunnel_mtu => {
                 decrement_ttl(pool.data_mut(&mut frame));
                 self.tally.count(Verdict::OpenedToPeer);
                 self.hairpin.push(frame);
             }
-            NextHop::Link(hop) if inner.hop_limit > 1 && inner.len <= hop.mtu as usize => {
+            NextHop::Link(hop) if inner.len <= hop.mtu as usize => {
                 self.forward_to_link(pool, frame, inner, &hop);
             }
-            _ => {
-                self.tally.count(Verdict::OpenedToTunnel);
-                self.egress.packets.push(frame);
-            }
+            _ => self.leave_to_kernel(frame),
         }
+    }
+
+    /// Gives an opened packet to the kernel through the TUN device.
+    pub(super) fn leave_to_kernel(&mut self, frame: Frame) {
+        self.tally.count(Verdict::OpenedToTunnel);
+        self.egress.packets.push(frame);
     }
 }

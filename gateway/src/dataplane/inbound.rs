@@ -214,9 +214,7 @@ impl Engine {
         hop: &LinkHop,
     ) {
         let Some(frames) = self.egress.link_mut(hop.interface_index) else {
-            self.tally.count(Verdict::OpenedToTunnel);
-            self.egress.packets.push(frame);
-            return;
+            return self.leave_to_kernel(frame);
         };
         decrement_ttl(pool.data_mut(&mut frame));
         frame.grow_front(ETHERNET_LEN);

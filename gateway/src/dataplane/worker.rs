@@ -22,6 +22,9 @@ const IDLE_SPIN: Duration = Duration::from_micros(20);
 /// The longest block: frames that complete while nothing arrives are taken back at this pace.
 const IDLE_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
+/// The longest block while a driver's queue was full: it is tried again at this pace.
+const PENDING_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 /// The pause after a poll that reported nothing but errors.
 const ERROR_WAIT: Duration = Duration::from_millis(10);
 
@@ -132,10 +135,6 @@ impl Worker {
         if received > 0 {
             self.flush();
             self.counters.add(self.engine.tally());
-        } else {
-            for link in &mut self.ports.links {
-                link.port.maintain(&mut self.pool);
-            }
         }
         received
     }
@@ -149,6 +148,8 @@ impl Worker {
         let link = &mut self.ports.links[index];
         let count = link.port.receive(&mut self.pool, &mut self.received, BATCH_MAX);
         if count == 0 {
+            // A silent link needs its sent frames taken back and its rings served all the same.
+            link.port.maintain(&mut self.pool);
             return 0;
         }
         let interface_index = link.port.interface_index();
@@ -214,7 +215,8 @@ impl Worker {
         }
         let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         // An interrupted or failed poll only means that the next turn finds nothing.
-        let ready = poll(&mut fds, Some(&IDLE_WAIT)).unwrap_or(0);
+        let is_pending = self.ports.links.iter().any(|link| link.port.has_pending());
+        let ready = poll(&mut fds, Some(if is_pending { &PENDING_WAIT } else { &IDLE_WAIT })).unwrap_or(0);
         let readable = fds.iter().any(|fd| fd.revents().contains(PollFlags::IN));
         if ready > 0 && !readable {
             // A link that went down or a deleted TUN device reports an error for ever: no reason to spin.

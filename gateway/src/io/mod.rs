@@ -27,6 +27,12 @@ pub trait LinkPort: Send {
     /// Takes back sent frames and provides new ones to receive into: called when nothing moves, too.
     fn maintain(&mut self, pool: &mut FramePool);
 
+    /// Whether frames wait for the kernel to send them, because the driver's queue was full:
+    /// [`LinkPort::maintain`] tries again.
+    fn has_pending(&self) -> bool {
+        false
+    }
+
     /// Readable when frames wait; `None` when there is nothing to poll.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
 

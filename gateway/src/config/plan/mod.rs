@@ -235,8 +235,8 @@ fn frame_count(given: Option<u32>, link_count: usize) -> Result<u32, ConfigError
     if !FRAME_COUNT_RANGE.contains(&frame_count) {
         return Err(ConfigError::FrameCountOutOfRange { frame_count });
     }
-    // Less than a quarter of the rings per interface starves one direction as soon as the other is busy.
-    let minimum = FRAME_COUNT_PER_LINK / 4 * links;
+    // A link fills its fill ring before the next one is served: with fewer, the last would never receive.
+    let minimum = FRAME_COUNT_PER_LINK / 2 * links + *FRAME_COUNT_RANGE.start();
     if frame_count < minimum {
         return Err(ConfigError::FrameCountTooSmall { frame_count, link_count, minimum });
     }

@@ -92,7 +92,13 @@ impl AfXdpLink {
     /// Gives free frames to the kernel until the fill ring is full or the pool is empty.
     fn refill(&mut self, pool: &mut FramePool) {
         while self.filled < ring_len::FILL as usize {
-            let want = BURST.min(ring_len::FILL as usize - self.filled);
+            // In copy mode the kernel shows received packets before it shows that it has consumed their fill entries
+            // (`xsk_flush`, net/xdp/xsk.c): the ring may have less room than `filled` says.
+            let room = self.rings.fill.nb_free(BURST as u32) as usize;
+            let want = BURST.min(ring_len::FILL as usize - self.filled).min(room);
+            if want == 0 {
+                return;
+            }
             let mut count = 0;
             while count < want {
                 let Some(frame) = pool.reserve() else { break };
@@ -106,9 +112,17 @@ impl AfXdpLink {
             // SAFETY: the frames are of this UMEM, and their tokens were consumed above: nothing in user space
             // can reach them until the receive ring gives them back.
             let given = unsafe { self.rings.fill.produce(&self.descriptors[..count]) };
-            // The ring has room for `FILL` frames and holds `filled`.
-            debug_assert_eq!(given, count);
             self.filled += given;
+            if given < count {
+                for descriptor in &self.descriptors[given..count] {
+                    // Taken from the pool above, and refused: the tokens go back.
+                    self.umem
+                        .returned(descriptor.addr(), 0)
+                        .into_iter()
+                        .for_each(|frame| pool.release(frame));
+                }
+                return;
+            }
         }
     }
 
@@ -208,6 +222,10 @@ impl LinkPort for AfXdpLink {
         if self.tx_ring.queued() > 0 {
             self.wake_tx();
         }
+    }
+
+    fn has_pending(&self) -> bool {
+        self.tx_ring.queued() > 0
     }
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {

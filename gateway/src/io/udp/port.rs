@@ -71,8 +71,11 @@ impl UdpCounters {
 pub struct UdpPort {
     /// Where control puts new sockets.
     published: Arc<ArcSwap<UdpSockets>>,
-    /// Those in use: kept so that their descriptors stay valid while they are polled.
-    sockets: Arc<UdpSockets>,
+    /// Those received from: kept so that their descriptors stay valid while they are polled. A port that only
+    /// sends holds none, so that replaced sockets are closed and their port is free again.
+    receiving: Option<Arc<UdpSockets>>,
+    /// Which family is looked at first: they take turns, so that a flood in one does not starve the other.
+    v6_first: bool,
     counters: Arc<UdpCounters>,
     trains: Box<[u8]>,
 }
@@ -81,26 +84,34 @@ impl UdpPort {
     /// A port on whatever sockets are in `published`.
     pub fn new(published: Arc<ArcSwap<UdpSockets>>, counters: Arc<UdpCounters>) -> Self {
         Self {
-            sockets: published.load_full(),
+            receiving: None,
+            v6_first: false,
             published,
             counters,
             trains: vec![0; TRAIN_LEN_MAX * TRAINS_MAX].into(),
         }
     }
 
-    fn follow(&mut self) {
+    /// The sockets to receive from now, followed when control replaces them.
+    fn follow(&mut self) -> Arc<UdpSockets> {
         let published = self.published.load();
-        if !Arc::ptr_eq(&published, &self.sockets) {
-            self.sockets = Arc::clone(&published);
+        match &self.receiving {
+            Some(receiving) if Arc::ptr_eq(&published, receiving) => Arc::clone(receiving),
+            _ => Arc::clone(self.receiving.insert(Arc::clone(&published))),
         }
     }
 }
 
 impl DatagramPort for UdpPort {
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Datagram>, limit: usize) -> usize {
-        self.follow();
+        let sockets = self.follow();
+        let mut families: ArrayVec<_, 2> = sockets.each().collect();
+        if self.v6_first {
+            families.reverse();
+        }
+        self.v6_first = !self.v6_first;
         let before = into.len();
-        for family in self.sockets.each() {
+        for family in families {
             // A train may be longer than what is left of the limit: it is taken whole, or not begun.
             if into.len() - before >= limit {
                 break;
@@ -127,14 +138,14 @@ impl DatagramPort for UdpPort {
     }
 
     fn transmit(&mut self, pool: &mut FramePool, datagrams: &mut Vec<Datagram>) -> usize {
-        self.follow();
+        let sockets = self.published.load();
         let mut sent = 0;
         let mut rest = datagrams.as_slice();
         while let Some(first) = rest.first() {
             let count = train_count(first, rest);
             let (train, after) = rest.split_at(count);
             rest = after;
-            sent += send_train(&self.sockets, pool, train);
+            sent += send_train(&sockets, pool, train);
         }
         self.counters.add(Counter::TxDatagrams, sent);
         self.counters.add(Counter::TxRefused, datagrams.len() - sent);
@@ -145,7 +156,7 @@ impl DatagramPort for UdpPort {
     }
 
     fn poll_fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.sockets.each().map(AsFd::as_fd).collect()
+        self.receiving.iter().flat_map(|sockets| sockets.each()).map(AsFd::as_fd).collect()
     }
 }
 

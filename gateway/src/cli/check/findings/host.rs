@@ -2,8 +2,8 @@
 
 use super::{Facts, Finding, Level, SocketRefusal, finding};
 
-/// Oldest kernel: `bpf_link` for XDP, map memory charged to the cgroup, need-wakeup, redirect with fallback.
-const KERNEL_MIN: (u32, u32) = (5, 11);
+/// Oldest kernel: the first that maps the rings of a bound socket (`xsk_mmap`, net/xdp/xsk.c).
+const KERNEL_MIN: (u32, u32) = (6, 4);
 
 /// Bytes of frames one worker locks in the usual plan of two interfaces.
 const WORKER_MEMORY: u64 = 3 * 4096 * 2048;

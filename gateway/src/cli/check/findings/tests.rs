@@ -97,7 +97,7 @@ const CASES: &[Case] = &[
         "kernel",
         "CONFIG_XDP_SOCKETS",
     ),
-    (|f| f.host.kernel = "5.10.0-30-amd64".into(), Level::Failure, "kernel", "5.11 or later"),
+    (|f| f.host.kernel = "5.10.0-30-amd64".into(), Level::Failure, "kernel", "6.4 or later"),
     (|f| f.host.kernel = "6.16.12".into(), Level::Warning, "kernel", "panic"),
     (|f| f.host.kernel = "strange".into(), Level::Unknown, "kernel", "strange"),
     (|f| f.host.capabilities.bpf = false, Level::Failure, "permissions", "CAP_BPF"),
