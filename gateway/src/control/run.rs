@@ -184,11 +184,14 @@ impl Control {
         if tunnel.mtu != known.mtu {
             self.publisher.set_tunnel(tunnel.index, tunnel.mtu);
             self.device.set_mtu(tunnel.mtu.into());
-            let steered =
-                self.steering.as_mut().map_or(Ok(()), |steering| steering.set_tunnel_mtu(tunnel.mtu));
-            if let Err(error) = steered {
-                error!(%error, mtu = tunnel.mtu, "the XDP program does not know of the tunnel's new MTU");
-            }
+        }
+        // While the tunnel is down nothing fits it: the kernel answers those who send, as it does for any link.
+        let steered_mtu = |tunnel: Tunnel| if tunnel.up { tunnel.mtu } else { 0 };
+        if steered_mtu(tunnel) != steered_mtu(known)
+            && let Some(steering) = &mut self.steering
+            && let Err(error) = steering.set_tunnel_mtu(steered_mtu(tunnel))
+        {
+            error!(%error, mtu = tunnel.mtu, "the XDP program does not know of the tunnel's change");
         }
         if tunnel.up != known.up {
             info!(up = tunnel.up, mtu = tunnel.mtu, "the tunnel changed");

@@ -85,11 +85,6 @@ impl Mailbox {
         self.notes.pop().or_else(|| self.stages.pop()).or_else(|| self.handshakes.pop())
     }
 
-    /// Handshake messages waiting: what the under-load decision looks at.
-    pub fn handshakes_waiting(&self) -> usize {
-        self.handshakes.len()
-    }
-
     /// Readable while events wait. Call [`Mailbox::rearm`] before popping.
     pub fn eventfd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()

@@ -91,7 +91,6 @@ fn build(console: &Console) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Namespaces, gateway and clients, up to the first answered pings.
 /// What the clients run. Under load it is `wgx` on sockets where it is the gateway too: Debian's wireguard-go keeps the
 /// kernel's default receive buffer, which overflows while client, load and gateway wait for the same cores.
 fn client_implementation(args: &Args, gateway: Implementation) -> Implementation {
@@ -101,6 +100,7 @@ fn client_implementation(args: &Args, gateway: Implementation) -> Implementation
     }
 }
 
+/// Namespaces, gateway and clients, up to the first answered pings.
 fn bring_up(lab: &mut Lab, args: &Args, program: Option<PathBuf>, console: &Console) -> Result<World> {
     console.say("network", "client1, client2 -- switch -- gateway -- server, each in a network namespace");
     let site = Site::build(lab, args.queues).context("the namespaces cannot be built")?;
