@@ -60,6 +60,21 @@ fn what_a_router_must_answer_with_icmp_goes_to_the_kernel() {
 }
 
 #[test]
+fn what_no_router_forwards_goes_to_the_kernel() {
+    let mut lab = Laboratory::with_default_route();
+    for destination in ["224.0.0.251", "255.255.255.255", "169.254.7.7", "127.0.0.1"] {
+        let packet = ipv4(CLIENT.inner, destination.parse().unwrap(), 60, 64);
+        let counter = lab.next_counter();
+        let sent = lab.inbound(&[sealed(&CLIENT, counter, &packet)]);
+        assert_eq!(sent, [Sent::Tunnel(packet)], "{destination}");
+    }
+    let elsewhere = ipv4(CLIENT.inner, "198.51.100.1".parse().unwrap(), 60, 64);
+    let counter = lab.next_counter();
+    let sent = lab.inbound(&[sealed(&CLIENT, counter, &elsewhere)]);
+    assert!(matches!(&sent[..], [Sent::Link { .. }]), "{sent:?}");
+}
+
+#[test]
 fn one_peer_reaches_another_in_one_pass() {
     let mut lab = Laboratory::new();
     let packet = ipv4(CLIENT.inner, OTHER.inner, 200, 64);

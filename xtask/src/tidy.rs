@@ -18,6 +18,7 @@ const UNSAFE: &[&str] = &[
     "gateway/src/control/readable.rs",
     "gateway/src/io/af_xdp/",
     "gateway/src/io/udp/options.rs",
+    "gateway/tests/io_linux/namespace.rs",
     "gateway-ebpf/src/packet.rs",
     "gateway-ebpf/src/tables.rs",
 ];

@@ -117,6 +117,15 @@ impl Laboratory {
         Self::build(false, true)
     }
 
+    /// With a default route behind the uplink's router.
+    pub fn with_default_route() -> Self {
+        let mut lab = Self::new();
+        let behind_the_router = lab.network.routes[0].clone();
+        lab.network.routes.push(Route { destination: "0.0.0.0/0".parse().unwrap(), ..behind_the_router });
+        lab.publisher.set_network(lab.network.clone());
+        lab
+    }
+
     fn build(initiator: bool, outer_v6: bool) -> Self {
         let shared = Arc::new(Shared::new(permutation()).unwrap());
         let mut publisher = Publisher::new(Arc::clone(&shared), BTreeSet::from([UPLINK, DOWNLINK]));
