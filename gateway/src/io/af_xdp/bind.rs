@@ -5,6 +5,8 @@
 //!   mixes drivers is opened again with [`CopyMode::Always`].
 //! - Sockets are torn down after their owner is gone: a fresh bind may see `EBUSY` for a while
 //!   (<https://github.com/xdp-project/xdp-tutorial/issues/458>).
+//! - Some drivers want a filled fill ring at a zero-copy bind. xsk-rs 0.11 binds inside `Socket::new`, so the ring is
+//!   filled right after, before the XDP program knows of the socket.
 //! - libxdp would load a program of its own; ours is attached by `xdp`.
 //! - Need-wakeup is always asked for: drivers without it ignore the flag, and veth needs every `sendto` anyway.
 
