@@ -19,8 +19,8 @@ use crate::io::{Datagram, Frame, FramePool};
 /// Scratch of one batch of packets being sealed; empty between batches.
 #[derive(Debug, Default)]
 pub(super) struct Sealing {
-    /// Inner packets with their peers, as routed.
-    routed: Vec<Frame>,
+    /// Inner packets as routed, with their ECN fields; parallel to the runs of `to`.
+    routed: Vec<(Frame, u8)>,
     to: Vec<Destined>,
     /// Messages with header and padding, ready for the AEAD; parallel to `outgoing`.
     frames: Vec<Frame>,
@@ -81,7 +81,7 @@ impl Engine {
             Some(run) if Arc::ptr_eq(&run.peer, peer) => run.len += 1,
             _ => sealing.to.push(Destined { peer: Arc::clone(peer), len: 1 }),
         }
-        sealing.routed.push(frame);
+        sealing.routed.push((frame, inner.ecn()));
     }
 
     /// Takes the nonces of each run at once. A run without a session that may send is staged.
@@ -91,18 +91,21 @@ impl Engine {
         for Destined { peer, len } in to.drain(..) {
             let packets = routed.by_ref().take(len);
             let Some(path) = peer.path.load_full() else {
-                packets.for_each(|frame| self.drop_frame(pool, frame, Verdict::DropNoEndpoint));
+                packets.for_each(|(frame, _)| self.drop_frame(pool, frame, Verdict::DropNoEndpoint));
                 continue;
             };
             let session = peer.current.load_full();
             let first = session.as_ref().and_then(|data| data.session.reserve(len as u32, now));
             let (Some(session), Some(first)) = (session, first) else {
-                packets.for_each(|frame| self.stage(pool, &peer, frame));
+                packets.for_each(|(frame, _)| self.stage(pool, &peer, frame));
                 continue;
             };
             let sealed_before = frames.len();
-            for (counter, frame) in (first..).zip(packets) {
-                self.prepare(pool, &session, counter, frame, frames, outgoing);
+            for (counter, (frame, ecn)) in (first..).zip(packets) {
+                if let Some(frame) = self.prepare(pool, &session, counter, frame) {
+                    frames.push(frame);
+                    outgoing.push(Outgoing { counter, ecn });
+                }
             }
             runs.push(Run { session, path, len: frames.len() - sealed_before });
         }
@@ -124,22 +127,19 @@ impl Engine {
         data: &DataSession,
         counter: u64,
         mut frame: Frame,
-        frames: &mut Vec<Frame>,
-        outgoing: &mut Vec<Outgoing>,
-    ) {
+    ) -> Option<Frame> {
         let inner_len = frame.len();
-        let ecn = parse::ip(pool.data(&frame)).map_or(0, |inner| inner.ecn());
         let padded = padded_len(inner_len, self.tables.load().tunnel_mtu);
         let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(TRANSPORT_HEADER_LEN);
         if !fits {
-            return self.drop_frame(pool, frame, Verdict::DropTooBig);
+            self.drop_frame(pool, frame, Verdict::DropTooBig);
+            return None;
         }
         let message = pool.data_mut(&mut frame);
         let header = TransportHeader::new(data.session.remote_index(), counter);
         message[..TRANSPORT_HEADER_LEN].copy_from_slice(header.as_bytes());
         message[TRANSPORT_HEADER_LEN + inner_len..].fill(0);
-        frames.push(frame);
-        outgoing.push(Outgoing { counter, ecn });
+        Some(frame)
     }
 
     /// Seals the whole batch in place.

@@ -15,7 +15,7 @@ const CAPABILITIES: &str = "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_A
 #[expect(missing_docs, reason = "the fields are what the messages show")]
 pub enum Error {
     /// The kernel cannot tie a program to a process.
-    #[error("this kernel is too old for the XDP program: it takes Linux 5.9, better 5.15; use `--io udp`")]
+    #[error("this kernel is too old for the XDP program: AF_XDP takes Linux 6.4; use `--io udp`")]
     KernelTooOld,
     /// The embedded object is not the one this program was written for.
     #[error("the embedded XDP object has no `{missing}`: run `cargo xtask build-ebpf` and build again")]

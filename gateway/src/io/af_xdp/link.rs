@@ -57,18 +57,22 @@ impl AfXdpLink {
         // SAFETY: the descriptor is open as long as `rings`, which outlives this borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(rings.tx.fd().as_raw_fd()) };
         let counters = Arc::new(LinkCounters::default());
-        let refused = |error: std::io::Error| BindError::Refused {
-            interface: interface.into(),
-            queue,
-            mode: "reading socket options",
-            reason: error.to_string(),
+        let refused = |mode| {
+            move |error: std::io::Error| BindError::Refused {
+                interface: interface.into(),
+                queue,
+                mode,
+                reason: error.to_string(),
+            }
         };
         if sockopt::set_socket_send_buffer_size_force(fd, SEND_BUFFER_LEN).is_err() {
             // Without CAP_NET_ADMIN as much as net.core.wmem_max allows.
             let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
         }
-        let tx_ring = TxRing::map(fd, ring_len::TX).map_err(refused)?;
-        let monitor = LinkMonitor::new(interface, queue, fd, Arc::clone(&counters)).map_err(refused)?;
+        let tx_ring = TxRing::map(fd, ring_len::TX)
+            .map_err(refused("mapping the transmit ring, which takes Linux 6.4"))?;
+        let monitor = LinkMonitor::new(interface, queue, fd, Arc::clone(&counters))
+            .map_err(refused("reading socket options"))?;
         let mut link = Self {
             umem,
             interface_index,
