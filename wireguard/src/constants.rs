@@ -32,6 +32,21 @@ pub const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// Time a received cookie is used: `COOKIE_SECRET_MAX_AGE` less `COOKIE_SECRET_LATENCY`.
 pub const COOKIE_LIFETIME: Duration = Duration::from_secs(120 - 5);
 
+/// Age of the secret behind the cookies we hand out at which it is replaced.
+pub const COOKIE_SECRET_MAX_AGE: Duration = Duration::from_secs(120);
+/// Handshake messages that may wait to be looked at (kernel `MAX_QUEUED_INCOMING_HANDSHAKES`).
+pub const HANDSHAKE_QUEUE_MAX: usize = 4096;
+/// Waiting handshake messages from which on we are under load.
+pub const UNDER_LOAD_QUEUED: usize = HANDSHAKE_QUEUE_MAX / 8;
+/// How long we stay under load after the queue was last that long.
+pub const UNDER_LOAD_LINGER: Duration = Duration::from_secs(1);
+/// Handshake messages per second that an address may send while we are under load (kernel `ratelimiter.c`).
+pub const RATE_LIMIT_PER_SECOND: u64 = 20;
+/// Handshake messages that it may send at once.
+pub const RATE_LIMIT_BURST: u64 = 5;
+/// Addresses whose rate is watched at a time; further ones are refused.
+pub const RATE_LIMIT_ENTRIES_MAX: usize = 65_536;
+
 /// Bits of the replay window (RFC 6479).
 pub const REPLAY_WINDOW_BITS: u64 = 8192;
 /// Distance behind the greatest counter at which a packet is still accepted: one word of the bitmap is spare.

@@ -76,6 +76,14 @@ impl ReceiverKeys {
     }
 }
 
+/// Whether mac2 of a whole handshake message was made with `cookie`.
+pub(crate) fn verify_mac2(cookie: &[u8; MAC_LEN], datagram: &[u8]) -> bool {
+    let Some((body, mac2)) = datagram.split_last_chunk::<MAC_LEN>() else {
+        return false;
+    };
+    mac(cookie, &[body]).ct_eq(mac2).into()
+}
+
 /// What we remember of cookies from one peer.
 #[derive(Default)]
 pub(crate) struct CookieJar {

@@ -31,6 +31,9 @@ pub enum DropReason {
     /// An initiation followed the last within 20 ms.
     #[error("initiation too soon after the last")]
     InitiationFlood,
+    /// Under load, and the address has sent more than its share.
+    #[error("too many handshake messages from one address")]
+    RateLimited,
     /// A cookie reply to nothing we sent.
     #[error("cookie reply was not asked for")]
     UnexpectedCookie,
@@ -63,6 +66,7 @@ impl DropReason {
         Self::AuthenticationFailed,
         Self::InitiationReplayed,
         Self::InitiationFlood,
+        Self::RateLimited,
         Self::UnexpectedCookie,
         Self::SessionExpired,
         Self::CounterReplayed,

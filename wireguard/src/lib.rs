@@ -10,12 +10,15 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod admission;
 mod allowed_ips;
 pub mod constants;
 pub mod cookie;
+mod curve_work;
 mod device;
 mod drop_reason;
 mod endpoint;
+mod identity;
 mod index;
 mod index_table;
 mod inner;
@@ -36,7 +39,9 @@ mod timers;
 mod x25519;
 
 pub use activity::Activity;
+pub use admission::{Admission, Admitted, Incoming};
 pub use allowed_ips::AllowedIps;
+pub use curve_work::{CurveResult, CurveWork};
 pub use device::{
     AllowedIpAction, ApplyError, Device, DeviceChange, PeerChange, PeerStatus, PrivateKeyChange,
 };

@@ -100,6 +100,8 @@ pub struct HandshakeCounters {
     pub responses_received: u64,
     /// Cookies accepted.
     pub cookies_received: u64,
+    /// Cookies sent: messages that came while we were under load, without a cookie.
+    pub cookies_sent: u64,
     /// Handshakes completed, as initiator or confirmed as responder.
     pub handshakes_completed: u64,
     /// Handshakes given up after the last retransmit.

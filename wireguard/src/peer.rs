@@ -21,8 +21,8 @@ use crate::{
     x25519::SharedSecret,
 };
 
-/// Agreement of our static key with the peer's, computed at the first handshake: at a change of our key a device
-/// with many peers must not stand still.
+/// Agreement of our static key with the peer's, computed ahead when there is time, at the latest for the first
+/// handshake: at a change of our key a device with many peers must not stand still.
 #[derive(Default)]
 pub(crate) enum StaticStatic {
     #[default]
@@ -35,7 +35,8 @@ pub(crate) enum StaticStatic {
 /// An initiation of ours that waits for its response.
 pub(crate) struct PendingInitiation {
     pub local_index: u32,
-    pub initiation: Initiation,
+    /// `None` while it is being made.
+    pub initiation: Option<Arc<Initiation>>,
 }
 
 pub(crate) struct Peer {
@@ -55,6 +56,8 @@ pub(crate) struct Peer {
     pub activity: Arc<Activity>,
     pub keypairs: Keypairs,
     pub pending: Option<PendingInitiation>,
+    /// Local index of the response that is being made.
+    pub responding: Option<u32>,
     /// Newest timestamp of an initiation, and when it came.
     pub latest_timestamp: Timestamp,
     pub initiation_consumed_at: Option<Time>,
@@ -89,6 +92,7 @@ impl Peer {
             activity: Arc::default(),
             keypairs: Keypairs::default(),
             pending: None,
+            responding: None,
             latest_timestamp: Timestamp::default(),
             initiation_consumed_at: None,
             handshake_sent_at: None,

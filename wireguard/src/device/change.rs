@@ -1,14 +1,15 @@
 //! Changes of configuration, in the order and with the quirks of the kernel's `netlink.c`.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Device, Identity};
+use super::Device;
 use crate::{
     PeerId,
     constants::PEERS_MAX,
     endpoint::Endpoint,
+    identity::Identity,
     keys::{PresharedKey, PrivateKey, PublicKey},
     output::Output,
     peer::StaticStatic,
@@ -175,9 +176,10 @@ impl Device {
 
     fn add_peer(&mut self, public_key: PublicKey) -> PeerId {
         let peer = self.peers.insert(public_key);
-        let added = Output::PeerAdded { peer: peer.id, activity: std::sync::Arc::clone(&peer.activity) };
+        let added = Output::PeerAdded { peer: peer.id, activity: Arc::clone(&peer.activity) };
         let id = peer.id;
         self.outputs.push_back(added);
+        self.want_agreements([id]);
         id
     }
 
@@ -265,13 +267,15 @@ impl Device {
         if self.private_key() == key.as_ref() {
             return;
         }
-        self.identity = key.map(Identity::new);
+        self.identity = key.map(|key| Arc::new(Identity::new(key)));
+        self.begin_epoch();
         if let Some(own) = self.public_key().and_then(|public_key| self.peers.id_of(&public_key)) {
             self.remove_peer(own);
         }
         let ids = self.peers.ids();
         for &id in &ids {
             self.drop_pending_initiation(id);
+            self.drop_response_in_the_making(id);
             self.timers.disarm(id, TimerKind::RetransmitHandshake);
             if let Some(peer) = self.peers.peer_mut(id) {
                 peer.static_static = StaticStatic::Unknown;
@@ -279,6 +283,8 @@ impl Device {
                 peer.keypairs.end_sending();
             }
         }
+        self.agreements_wanted.clear();
+        self.want_agreements(ids.iter().copied());
         self.wake_peers(&ids, now);
     }
 
@@ -288,6 +294,7 @@ impl Device {
             return;
         }
         self.up = up;
+        self.begin_epoch();
         let ids = self.peers.ids();
         if up {
             self.wake_peers(&ids, now);

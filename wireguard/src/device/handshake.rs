@@ -1,21 +1,18 @@
-//! Handshakes: starting them, and what comes in of messages 1 to 3.
+//! Handshakes: starting them, what comes of their curve arithmetic, and when they are complete.
 
 use std::sync::Arc;
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::{Device, IndexUse};
 use crate::{
     PeerId,
-    constants::{HANDSHAKE_TOS, INITIATION_INTERVAL_MIN, REKEY_TIMEOUT, ZERO_KEYS_TIMEOUT},
+    constants::{HANDSHAKE_TOS, REKEY_TIMEOUT, ZERO_KEYS_TIMEOUT},
+    curve_work::Task,
     drop_reason::DropReason,
     endpoint::Endpoint,
-    message::{CookieReply, HandshakeInitiation, HandshakeResponse, MessageType},
-    noise::{
-        Timestamp, TransportKeys,
-        initiator::{self, InitiatorKeys},
-        responder::{IncomingInitiation, VerifiedInitiation},
-    },
+    message::{HandshakeInitiation, HandshakeResponse},
+    noise::{Timestamp, TransportKeys, initiator::Initiation, responder::VerifiedInitiation},
     output::Output,
     peer::{PendingInitiation, StaticStatic},
     session::{Session, SessionParameters},
@@ -24,78 +21,8 @@ use crate::{
 };
 
 impl Device {
-    /// Handles a datagram that is no transport packet. Silent on the wire unless it is good.
-    ///
-    /// # Errors
-    /// The datagram was dropped and counted; nothing has changed.
-    pub fn receive_handshake(
-        &mut self,
-        datagram: &[u8],
-        source: Endpoint,
-        now: Now,
-    ) -> Result<(), DropReason> {
-        let result = self.dispatch(datagram, source, now);
-        if let Err(reason) = result {
-            self.counters.dropped[reason as usize] += 1;
-        }
-        result
-    }
-
-    fn dispatch(&mut self, datagram: &[u8], source: Endpoint, now: Now) -> Result<(), DropReason> {
-        let message_type = MessageType::classify(datagram).map_err(|_| DropReason::Malformed)?;
-        let identity = self.identity.as_ref().filter(|_| self.up).ok_or(DropReason::NotReady)?;
-        // mac1 before anything that costs more: only who knows our public key gets further.
-        let carries_mac1 =
-            matches!(message_type, MessageType::HandshakeInitiation | MessageType::HandshakeResponse);
-        if carries_mac1 && !identity.receiver_keys.verify_mac1(datagram) {
-            return Err(DropReason::InvalidMac1);
-        }
-        match message_type {
-            MessageType::HandshakeInitiation => self.receive_initiation(&read(datagram)?, source, now),
-            MessageType::HandshakeResponse => self.receive_response(&read(datagram)?, source, now),
-            MessageType::CookieReply => self.receive_cookie(&read(datagram)?, now),
-            MessageType::Transport => Err(DropReason::UnexpectedType),
-        }
-    }
-
-    fn receive_initiation(
-        &mut self,
-        message: &HandshakeInitiation,
-        source: Endpoint,
-        now: Now,
-    ) -> Result<(), DropReason> {
-        let identity = self.identity.as_ref().ok_or(DropReason::NotReady)?;
-        let incoming = IncomingInitiation::open_static(message, &identity.secret, &identity.public_key)
-            .ok_or(DropReason::AuthenticationFailed)?;
-        let id = self.peers.id_of(incoming.initiator()).ok_or(DropReason::UnknownPeer)?;
-        let peer = self.peers.peer_mut(id).ok_or(DropReason::UnknownPeer)?;
-        Self::ensure_static_static(identity, peer);
-        let StaticStatic::Known(static_static) = &peer.static_static else {
-            return Err(DropReason::AuthenticationFailed);
-        };
-        let (verified, timestamp) =
-            incoming.open_timestamp(static_static, message).ok_or(DropReason::AuthenticationFailed)?;
-        if timestamp <= peer.latest_timestamp {
-            return Err(DropReason::InitiationReplayed);
-        }
-        if peer
-            .initiation_consumed_at
-            .is_some_and(|at| now.monotonic.saturating_since(at) < INITIATION_INTERVAL_MIN)
-        {
-            return Err(DropReason::InitiationFlood);
-        }
-        peer.latest_timestamp = timestamp;
-        peer.initiation_consumed_at = Some(now.monotonic);
-        peer.activity.received(now.monotonic, size_of::<HandshakeInitiation>() as u64, false);
-        self.counters.initiations_received += 1;
-        self.set_endpoint(id, Some(source));
-        self.respond(id, verified, now);
-        self.review(id, now);
-        Ok(())
-    }
-
-    /// Sends a response; the new session waits as `next` until the initiator uses it.
-    fn respond(&mut self, id: PeerId, verified: VerifiedInitiation, now: Now) {
+    /// Has a response made. A newer initiation takes the place of one whose response is still in the making.
+    pub(super) fn start_response(&mut self, id: PeerId, verified: VerifiedInitiation) {
         let ephemeral = self.random_ephemeral();
         let Some(local_index) = self.indices.insert(IndexUse::Session(id)) else {
             return;
@@ -103,9 +30,30 @@ impl Device {
         let Some(peer) = self.peers.peer_mut(id) else {
             return;
         };
-        let Some((mut message, keys)) = verified.respond(&ephemeral, &peer.preshared_key, local_index) else {
+        let superseded = peer.responding.replace(local_index);
+        let preshared_key = peer.preshared_key.clone();
+        if let Some(superseded) = superseded {
+            self.indices.remove(superseded);
+        }
+        let verified = Box::new(verified);
+        self.push_work(id, Task::Respond { verified, preshared_key, ephemeral, local_index });
+    }
+
+    /// Sends a response; the new session waits as `next` until the initiator uses it.
+    pub(super) fn response_made(
+        &mut self,
+        id: PeerId,
+        created: Option<(HandshakeResponse, TransportKeys)>,
+        local_index: u32,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let Some(peer) = self.peers.peer_mut(id).filter(|peer| peer.responding == Some(local_index)) else {
+            return Ok(());
+        };
+        peer.responding = None;
+        let Some((mut message, keys)) = created else {
             self.indices.remove(local_index);
-            return;
+            return Err(DropReason::AuthenticationFailed);
         };
         let remote_index = message.receiver_index.get();
         peer.cookies.add_macs(&peer.receiver_keys, message.as_mut_bytes(), now.monotonic);
@@ -118,32 +66,28 @@ impl Device {
         }
         self.counters.responses_sent += 1;
         self.transmit(id, message.as_bytes().to_vec(), HANDSHAKE_TOS, false, now);
+        self.review(id, now);
+        Ok(())
     }
 
-    fn receive_response(
+    /// The response to our initiation was good: the new session is usable at once.
+    pub(super) fn response_consumed(
         &mut self,
-        message: &HandshakeResponse,
+        id: PeerId,
+        keys: Option<TransportKeys>,
+        [local_index, remote_index]: [u32; 2],
         source: Endpoint,
         now: Now,
     ) -> Result<(), DropReason> {
-        let identity = self.identity.as_ref().ok_or(DropReason::NotReady)?;
-        let local_index = message.receiver_index.get();
-        let Some(&IndexUse::Initiation(id)) = self.indices.lookup(local_index) else {
-            return Err(DropReason::UnknownIndex);
-        };
+        let is_pending = |pending: &mut PendingInitiation| pending.local_index == local_index;
         let peer = self.peers.peer_mut(id).ok_or(DropReason::UnknownIndex)?;
-        let pending = peer.pending.as_ref().ok_or(DropReason::UnknownIndex)?;
-        let keys = pending
-            .initiation
-            .consume_response(&identity.secret, &peer.preshared_key, message)
-            .ok_or(DropReason::AuthenticationFailed)?;
-        peer.pending = None;
+        let keys = keys.ok_or(DropReason::AuthenticationFailed)?;
+        peer.pending.take_if(is_pending).ok_or(DropReason::UnknownIndex)?;
         peer.activity.received(now.monotonic, size_of::<HandshakeResponse>() as u64, false);
         self.counters.responses_received += 1;
         self.indices.replace(local_index, IndexUse::Session(id));
         self.set_endpoint(id, Some(source));
 
-        let remote_index = message.sender_index.get();
         let session = self.new_session(id, keys, [local_index, remote_index], true, now.monotonic);
         if let (Some(session), Some(peer)) = (session, self.peers.peer_mut(id)) {
             let retired = peer.keypairs.add_as_initiator(Arc::clone(&session));
@@ -155,15 +99,6 @@ impl Device {
         // The responder may not send before it hears from us under the new key.
         self.send_keepalive(id, now);
         self.review(id, now);
-        Ok(())
-    }
-
-    fn receive_cookie(&mut self, message: &CookieReply, now: Now) -> Result<(), DropReason> {
-        let index = message.receiver_index.get();
-        let id = self.indices.lookup(index).ok_or(DropReason::UnknownIndex)?.peer();
-        let peer = self.peers.peer_mut(id).ok_or(DropReason::UnknownIndex)?;
-        peer.cookies.consume(&peer.receiver_keys, message, now.monotonic)?;
-        self.counters.cookies_received += 1;
         Ok(())
     }
 
@@ -245,36 +180,60 @@ impl Device {
         self.send_initiation(id, now);
     }
 
+    /// Has an initiation made, and sees to it that there will be another if no response comes.
     fn send_initiation(&mut self, id: PeerId, now: Now) {
         let ephemeral = self.random_ephemeral();
         self.drop_pending_initiation(id);
-        let Some(local_index) = self.indices.insert(IndexUse::Initiation(id)) else {
-            return;
-        };
         let (Some(identity), Some(peer)) = (&self.identity, self.peers.peer_mut(id)) else {
             return;
         };
-        Self::ensure_static_static(identity, peer);
-        let created = match &peer.static_static {
-            StaticStatic::Known(static_static) => initiator::create_initiation(
-                &InitiatorKeys { local: &identity.public_key, remote: &peer.public_key, static_static },
-                ephemeral,
-                Timestamp::whitened(now.unix),
-                local_index,
-            ),
-            StaticStatic::Unknown | StaticStatic::LowOrder => None,
+        let static_static = match &peer.static_static {
+            StaticStatic::LowOrder => return,
+            StaticStatic::Unknown => None,
+            StaticStatic::Known(static_static) => Some(static_static.clone()),
         };
-        let Some((initiation, mut message)) = created else {
-            self.indices.remove(local_index);
+        let Some(local_index) = self.indices.insert(IndexUse::Initiation(id)) else {
             return;
         };
-        peer.cookies.add_macs(&peer.receiver_keys, message.as_mut_bytes(), now.monotonic);
         peer.handshake_sent_at = Some(now.monotonic);
-        peer.pending = Some(PendingInitiation { local_index, initiation });
-        self.counters.initiations_sent += 1;
-        self.transmit(id, message.as_bytes().to_vec(), HANDSHAKE_TOS, false, now);
+        peer.pending = Some(PendingInitiation { local_index, initiation: None });
+        let task = Task::Initiate {
+            identity: Arc::clone(identity),
+            public_key: peer.public_key,
+            static_static,
+            ephemeral,
+            timestamp: Timestamp::whitened(now.unix),
+            local_index,
+        };
+        self.push_work(id, task);
         let deadline = now.monotonic + REKEY_TIMEOUT + self.jitter();
         self.timers.arm(id, TimerKind::RetransmitHandshake, deadline);
+    }
+
+    /// Sends an initiation, unless it is not wanted any more.
+    pub(super) fn initiation_made(
+        &mut self,
+        id: PeerId,
+        created: Option<(Initiation, HandshakeInitiation)>,
+        local_index: u32,
+        now: Now,
+    ) {
+        let Some(peer) = self.peers.peer_mut(id) else {
+            return;
+        };
+        let Some(pending) = peer.pending.as_mut().filter(|pending| pending.local_index == local_index) else {
+            return;
+        };
+        let Some((initiation, mut message)) = created else {
+            // A key of low order: nothing may be sent, and trying again is of no use.
+            self.drop_pending_initiation(id);
+            self.timers.disarm(id, TimerKind::RetransmitHandshake);
+            return;
+        };
+        pending.initiation = Some(Arc::new(initiation));
+        peer.cookies.add_macs(&peer.receiver_keys, message.as_mut_bytes(), now.monotonic);
+        self.counters.initiations_sent += 1;
+        self.transmit(id, message.as_bytes().to_vec(), HANDSHAKE_TOS, false, now);
         self.review(id, now);
     }
 
@@ -298,8 +257,4 @@ impl Device {
             self.initiate(id, false, now);
         }
     }
-}
-
-fn read<T: FromBytes>(datagram: &[u8]) -> Result<T, DropReason> {
-    T::read_from_bytes(datagram).map_err(|_| DropReason::Malformed)
 }

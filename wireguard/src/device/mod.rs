@@ -5,9 +5,11 @@
 
 mod change;
 mod handshake;
+mod incoming;
 mod sending;
 mod status;
 mod timeouts;
+mod work;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -22,38 +24,21 @@ use zeroize::Zeroizing;
 use crate::{
     PeerId,
     activity::Activity,
+    admission::Admission,
     allowed_ips::AllowedIps,
     constants::{MTU_DEFAULT, REKEY_TIMEOUT_JITTER},
-    cookie::ReceiverKeys,
+    curve_work::{CurveWork, EphemeralSeed},
     endpoint::Endpoint,
+    identity::Identity,
     index::IndexPermutation,
     index_table::IndexTable,
     keypairs::Retired,
     keys::{KEY_LEN, PrivateKey, PublicKey},
     output::{HandshakeCounters, Output, SessionEvent},
-    peer::{Peer, StaticStatic},
     peer_table::PeerTable,
     time::{Now, Time},
     timers::Timers,
-    x25519::Secret,
 };
-
-/// Our static key and what follows from it.
-struct Identity {
-    private_key: PrivateKey,
-    secret: Secret,
-    public_key: PublicKey,
-    /// Keys of mac1 of messages to us.
-    receiver_keys: ReceiverKeys,
-}
-
-impl Identity {
-    fn new(private_key: PrivateKey) -> Self {
-        let secret = Secret::from_private_key(&private_key);
-        let public_key = secret.public_key();
-        Self { private_key, secret, public_key, receiver_keys: ReceiverKeys::new(&public_key) }
-    }
-}
 
 /// What a receiver index stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +60,11 @@ impl IndexUse {
 /// All state of one WireGuard interface that is not on the packet path.
 pub struct Device {
     rng: ChaCha20Rng,
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
     up: bool,
+    /// Counts changes of `identity` and `up`: what was begun in an earlier epoch is void.
+    epoch: u64,
+    admission: Arc<Admission>,
     mtu: usize,
     peers: PeerTable,
     indices: IndexTable<IndexUse>,
@@ -84,6 +72,12 @@ pub struct Device {
     /// Changed since `AllowedIpsChanged` was last put out.
     allowed_ips_changed: bool,
     timers: Timers,
+    /// Curve arithmetic that handshakes wait for.
+    work: VecDeque<CurveWork>,
+    /// Peers whose agreement of static keys is computed when there is nothing else to do.
+    agreements_wanted: VecDeque<PeerId>,
+    /// How many of these are being computed.
+    agreements_ahead: usize,
     outputs: VecDeque<Output>,
     counters: HandshakeCounters,
 }
@@ -97,16 +91,22 @@ impl Device {
         let seed = Zeroizing::new(seed);
         let mut rng = ChaCha20Rng::from_seed(*seed);
         let index_key = rng.next_u64();
+        let admission = Arc::new(Admission::new(ChaCha20Rng::from_rng(&mut rng)));
         Self {
             rng,
             identity: None,
             up: false,
+            epoch: 0,
+            admission,
             mtu: MTU_DEFAULT,
             peers: PeerTable::default(),
             indices: IndexTable::new(index_key),
             allowed_ips: AllowedIps::new(),
             allowed_ips_changed: false,
             timers: Timers::default(),
+            work: VecDeque::new(),
+            agreements_wanted: VecDeque::new(),
+            agreements_ahead: 0,
             outputs: VecDeque::new(),
             counters: HandshakeCounters::default(),
         }
@@ -147,9 +147,16 @@ impl Device {
         self.peers.peer(peer).map(|peer| Arc::clone(&peer.activity))
     }
 
+    /// Where handshake messages are looked at before they come here, by any thread.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
     /// What was done and dropped so far.
-    pub fn counters(&self) -> &HandshakeCounters {
-        &self.counters
+    pub fn counters(&self) -> HandshakeCounters {
+        let mut counters = self.counters.clone();
+        self.admission.counters().add_to(&mut counters);
+        counters
     }
 
     /// The next thing to do, oldest first.
@@ -200,16 +207,6 @@ impl Device {
         self.set_endpoint(id, endpoint.map(|endpoint| Endpoint { local: None, ..endpoint }));
     }
 
-    /// Agreement of both static keys, computed when first asked for.
-    fn ensure_static_static(identity: &Identity, peer: &mut Peer) {
-        if matches!(peer.static_static, StaticStatic::Unknown) {
-            peer.static_static = match identity.secret.agree(&peer.public_key) {
-                Some(shared) => StaticStatic::Known(shared),
-                None => StaticStatic::LowOrder,
-            };
-        }
-    }
-
     fn retire(&mut self, sessions: Retired) {
         for session in sessions {
             self.indices.remove(session.local_index());
@@ -223,9 +220,16 @@ impl Device {
         }
     }
 
+    fn drop_response_in_the_making(&mut self, id: PeerId) {
+        if let Some(local_index) = self.peers.peer_mut(id).and_then(|peer| peer.responding.take()) {
+            self.indices.remove(local_index);
+        }
+    }
+
     /// Erases all key material of a peer.
     fn zero_keys(&mut self, id: PeerId) {
         self.drop_pending_initiation(id);
+        self.drop_response_in_the_making(id);
         let Some(peer) = self.peers.peer_mut(id) else {
             return;
         };
@@ -237,10 +241,10 @@ impl Device {
         self.retire(retired);
     }
 
-    fn random_ephemeral(&mut self) -> Secret {
+    fn random_ephemeral(&mut self) -> EphemeralSeed {
         let mut bytes = Zeroizing::new([0; KEY_LEN]);
         self.rng.fill_bytes(bytes.as_mut_slice());
-        Secret::from_bytes(&bytes)
+        bytes
     }
 
     /// Up to a third of a second, so that peers who lost each other do not retry in step.

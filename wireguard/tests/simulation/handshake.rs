@@ -56,7 +56,7 @@ fn ecn_is_copied_out_and_dscp_is_not() {
     let time = network.time;
     let peer = network.nodes[ALICE].peer(&network.nodes[BOB].public_key());
     network.nodes[ALICE].device.stage(peer, inner, now(time));
-    network.nodes[ALICE].drain();
+    network.nodes[ALICE].drain(network.time);
     assert_eq!(network.nodes[ALICE].outbox[0].tos, 0b11);
 }
 
@@ -301,7 +301,7 @@ fn own_key_is_no_peer() {
     // Becoming Bob removes the peer Bob.
     let bobs = crate::node::private_key(2);
     network.nodes[ALICE].device.set_private_key(Some(bobs), now(START));
-    network.nodes[ALICE].drain();
+    network.nodes[ALICE].drain(network.time);
     assert_eq!(network.nodes[ALICE].device.peers().count(), 0);
     assert!(network.nodes[ALICE].device.allowed_ips().is_empty());
 }
@@ -313,7 +313,7 @@ fn new_private_key_takes_a_new_handshake_for_the_next_packet() {
     let time = network.time;
     let old = network.nodes[ALICE].public_key();
     network.nodes[ALICE].device.set_private_key(Some(key), now(time));
-    network.nodes[ALICE].drain();
+    network.nodes[ALICE].drain(network.time);
     network.send(ALICE, BOB, 1);
     network.run_for(secs(1));
     assert!(network.nodes[BOB].delivered.is_empty(), "nothing goes out under the old key");

@@ -8,3 +8,5 @@ mod network;
 mod node;
 mod roaming;
 mod timers;
+mod under_load;
+mod work;

@@ -8,9 +8,9 @@ use std::{
 };
 
 use wireguard::{
-    AllowedIpAction, Device, DeviceChange, DropReason, Endpoint, InnerHeader, LocalAddress, MessageType, Now,
-    Output, PeerChange, PeerId, PrivateKey, PublicKey, Session, SessionEvent, Time, UnixTime, message,
-    padded_len,
+    Admitted, AllowedIpAction, Device, DeviceChange, DropReason, Endpoint, InnerHeader, LocalAddress,
+    MessageType, Now, Output, PeerChange, PeerId, PrivateKey, PublicKey, Session, SessionEvent, Time,
+    UnixTime, message, padded_len,
 };
 
 const MTU: usize = 1420;
@@ -52,6 +52,8 @@ pub struct Node {
     pub outbox: Vec<Sent>,
     pub delivered: Vec<Delivered>,
     pub drops: Vec<DropReason>,
+    /// Handshake messages that wait besides the one received: 512 are load.
+    pub queued: usize,
 }
 
 pub fn private_key(number: u8) -> PrivateKey {
@@ -91,6 +93,7 @@ impl Node {
             outbox: Vec::new(),
             delivered: Vec::new(),
             drops: Vec::new(),
+            queued: 0,
         }
     }
 
@@ -110,7 +113,7 @@ impl Node {
     pub fn apply(&mut self, change: PeerChange, time: Time) {
         let change = DeviceChange { peers: vec![change], ..DeviceChange::default() };
         self.device.apply(change, now(time)).expect("the change is good");
-        self.drain();
+        self.drain(time);
     }
 
     pub fn peer(&self, public_key: &PublicKey) -> PeerId {
@@ -144,7 +147,7 @@ impl Node {
             }
             None => self.device.stage(peer, packet.to_vec(), now(time)),
         }
-        self.drain();
+        self.drain(time);
     }
 
     /// What worker and control do with a datagram from the network side.
@@ -153,12 +156,21 @@ impl Node {
         let source = Endpoint { remote: source, local };
         let result = match MessageType::classify(datagram) {
             Ok(MessageType::Transport) => self.receive_transport(datagram, source, time),
-            _ => self.device.receive_handshake(datagram, source, now(time)),
+            _ => self.receive_handshake(datagram, source, time),
         };
         if let Err(reason) = result {
             self.drops.push(reason);
         }
-        self.drain();
+        self.drain(time);
+    }
+
+    /// What the threads for handshakes and control do.
+    fn receive_handshake(&mut self, datagram: &[u8], source: Endpoint, time: Time) -> Result<(), DropReason> {
+        match self.device.admission().admit(datagram, source, self.queued, time)? {
+            Admitted::Message(incoming) => self.device.receive(incoming, now(time))?,
+            Admitted::Reply(datagram) => self.outbox.push(Sent { to: source.remote, datagram, tos: 0 }),
+        }
+        self.device.perform_work(now(time))
     }
 
     fn receive_transport(&mut self, datagram: &[u8], source: Endpoint, time: Time) -> Result<(), DropReason> {
@@ -191,16 +203,18 @@ impl Node {
 
     fn event(&mut self, event: SessionEvent, time: Time) {
         self.device.session_event(event, now(time));
-        self.drain();
+        self.drain(time);
     }
 
     pub fn handle_timeout(&mut self, time: Time) {
         self.device.handle_timeout(now(time));
-        self.drain();
+        self.drain(time);
     }
 
     /// Does what the device asks for, in order, and checks that the order makes sense.
-    pub fn drain(&mut self) {
+    pub fn drain(&mut self, time: Time) {
+        // What it comes to is seen on the wire.
+        let _ = self.device.perform_work(now(time));
         while let Some(output) = self.device.poll_output() {
             match output {
                 Output::Transmit { peer, to, datagram, tos } => {

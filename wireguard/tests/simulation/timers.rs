@@ -247,7 +247,7 @@ fn down_device_is_silent_and_keeps_no_keys() {
     network.seen.clear();
     let time = network.now();
     network.nodes[ALICE].device.set_up(false, time);
-    network.nodes[ALICE].drain();
+    network.nodes[ALICE].drain(network.time);
     assert_eq!(network.nodes[ALICE].device.next_timeout(), None);
     assert_eq!(network.nodes[ALICE].session_count(), 0);
     network.send(ALICE, BOB, 1);
@@ -257,7 +257,7 @@ fn down_device_is_silent_and_keeps_no_keys() {
 
     let time = network.now();
     network.nodes[ALICE].device.set_up(true, time);
-    network.nodes[ALICE].drain();
+    network.nodes[ALICE].drain(network.time);
     network.run_for(secs(1));
     assert_eq!(network.seen_of(ALICE, MessageType::HandshakeInitiation).len(), 1, "keepalive on going up");
     assert_eq!(network.keepalives(ALICE).len(), 1);
@@ -278,7 +278,7 @@ fn key_set_while_up_starts_the_persistent_keepalive() {
     assert!(network.seen.is_empty(), "no key, no packet");
     let time = network.now();
     network.nodes[ALICE].device.set_private_key(Some(crate::node::private_key(1)), time);
-    network.nodes[ALICE].drain();
+    network.nodes[ALICE].drain(network.time);
     network.run_for(millis(100));
     assert_eq!(network.keepalives(ALICE).len(), 1);
     assert!(network.nodes[ALICE].device.peers().next().expect("one peer").tx_bytes > 0);
