@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod handshake;
 pub mod io;
 pub mod runtime;
 pub mod topology;

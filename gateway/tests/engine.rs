@@ -6,7 +6,7 @@ use gateway::dataplane::counters::Verdict;
 use laboratory::{CLIENT, CLIENT_MAC_HOP, Laboratory, OTHER, SERVER, Sent, ipv4, ipv6, opened, sealed};
 use wireguard::{SessionEvent, Time};
 
-use gateway::dataplane::mailbox::WorkerEvent;
+use gateway::dataplane::mailbox::{QueuedHandshake, WorkerEvent};
 
 #[test]
 fn an_opened_packet_leaves_by_the_link_with_its_ttl_decremented() {
@@ -252,13 +252,13 @@ fn congestion_marks_cross_the_tunnel_both_ways() {
 }
 
 #[test]
-fn handshakes_are_passed_to_control_whole() {
+fn handshakes_are_queued_for_their_threads_whole() {
     let mut lab = Laboratory::new();
     let mut initiation = vec![0; 148];
     initiation[0] = 1;
     assert_eq!(lab.inbound(&[laboratory::Arriving::from_client(initiation.clone())]), []);
-    let events = lab.events();
-    let [WorkerEvent::Handshake { datagram, source }] = &events[..] else { panic!("{events:?}") };
+    let queued = lab.handshakes();
+    let [QueuedHandshake { datagram, source }] = &queued[..] else { panic!("{queued:?}") };
     assert_eq!((datagram, source.remote), (&initiation, CLIENT.outer()));
     assert_eq!(lab.count(Verdict::HandshakePassed), 1);
 }

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::dataplane::mailbox::Mailbox;
 use crate::dataplane::network::{Mac, Network};
 use crate::dataplane::publish::Publisher;
+use crate::handshake::HandshakeThreads;
 use crate::xdp::Steering;
 
 use log::LineLimit;
@@ -53,6 +54,8 @@ pub struct ControlParts {
     pub publisher: Publisher,
     /// What workers tell.
     pub mailbox: Arc<Mailbox>,
+    /// Who does curve arithmetic.
+    pub handshakes: HandshakeThreads,
     /// The kernel's UDP sockets.
     pub sockets: Box<dyn OuterSockets>,
     /// The XDP program; none on the socket rung.
@@ -75,6 +78,7 @@ pub struct Control {
     device: Device,
     publisher: Publisher,
     mailbox: Arc<Mailbox>,
+    handshakes: HandshakeThreads,
     sockets: Box<dyn OuterSockets>,
     fwmark: u32,
     steering: Option<Steering>,
@@ -118,6 +122,7 @@ impl Control {
             device: parts.device,
             publisher: parts.publisher,
             mailbox: parts.mailbox,
+            handshakes: parts.handshakes,
             sockets: parts.sockets,
             fwmark: 0,
             steering: parts.steering,

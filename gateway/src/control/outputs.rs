@@ -20,6 +20,9 @@ impl Control {
         if are_allowed_ips_changed {
             self.publish_allowed_ips();
         }
+        while let Some(work) = self.device.poll_work() {
+            self.handshakes.perform(work);
+        }
     }
 
     fn carry_out(&mut self, output: Output) {

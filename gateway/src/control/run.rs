@@ -17,11 +17,11 @@ use super::uapi::connection;
 use super::uapi::format::format_get;
 use super::{Control, TUNNEL_MTU_DEFAULT, Tunnel, status};
 use crate::control::uapi::Command;
-use crate::dataplane::mailbox::WorkerEvent;
+use crate::dataplane::mailbox::{HandshakeEvent, WorkerEvent};
 use crate::dataplane::network::Network;
 
-/// How long one turn may spend on what workers told. A handshake takes 0.1 to 0.2 ms, so a flood of them leaves
-/// the loop free for timers and operators after this.
+/// How long one turn may spend on what workers told, so that a flood of it leaves the loop free for timers and
+/// operators after this.
 const MAILBOX_TURN: Duration = Duration::from_millis(2);
 /// How often memory is collected and neighbours are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -100,8 +100,11 @@ impl Control {
             let now = self.clock.now();
             match event {
                 // The device counts what it refuses; strangers write no log lines.
-                WorkerEvent::Handshake { datagram, source } => {
-                    let _ = self.device.receive_handshake(&datagram, source, now);
+                WorkerEvent::Handshake(event) => {
+                    let _ = match *event {
+                        HandshakeEvent::Incoming(incoming) => self.device.receive(incoming, now),
+                        HandshakeEvent::WorkDone(result) => self.device.work_done(result, now),
+                    };
                 }
                 WorkerEvent::Session(event) => self.device.session_event(event, now),
                 WorkerEvent::Stage { peer, inner } => self.device.stage(peer, inner, now),

@@ -15,8 +15,8 @@ use wireguard::{
 };
 
 use super::*;
-use crate::dataplane::mailbox::WorkerEvent;
 use crate::dataplane::tables::Shared;
+use crate::handshake::HandshakeThreads;
 
 /// A port that somebody else has.
 const PORT_IN_USE: u16 = 1;
@@ -80,6 +80,8 @@ impl Running {
         let mailbox = Arc::clone(&shared.mailbox);
         let sent = Sent::default();
         let sockets = Recorder { port: 51820, sent: Arc::clone(&sent) };
+        let (clock, admission) = (Clock::start(), Arc::clone(device.admission()));
+        let handshakes = HandshakeThreads::start(admission, Arc::clone(&mailbox), clock, |_, _| ()).unwrap();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = {
             let (name, dir, mailbox) = (name.clone(), dir.clone(), Arc::clone(&mailbox));
@@ -92,10 +94,11 @@ impl Running {
                 let control = Control::with_dirs(
                     ControlParts {
                         name,
-                        clock: Clock::start(),
+                        clock,
                         device,
                         publisher: Publisher::new(shared, std::collections::BTreeSet::new()),
                         mailbox,
+                        handshakes,
                         sockets: Box::new(sockets),
                         steering: None,
                         steered: Vec::new(),
@@ -274,6 +277,7 @@ fn a_handshake_from_the_mailbox_is_answered_through_the_sockets() {
     };
     client.apply(change, now).unwrap();
     client.set_up(true, now);
+    client.perform_work(now).unwrap();
     let initiation = std::iter::from_fn(|| client.poll_output())
         .find_map(|output| match output {
             wireguard::Output::Transmit { datagram, .. } => Some(datagram),
@@ -292,7 +296,7 @@ fn a_handshake_from_the_mailbox_is_answered_through_the_sockets() {
     let test = "a_handshake_from_the_mailbox_is_answered_through_the_sockets";
     let Some(running) = Running::start(test, Some(initial), false) else { return };
     let source = Endpoint::from(std::net::SocketAddr::from(([198, 51, 100, 7], 999)));
-    assert!(running.mailbox.push(WorkerEvent::Handshake { datagram: initiation, source }));
+    assert!(running.mailbox.push_handshake(&initiation, source));
     let deadline = Instant::now() + Duration::from_secs(10);
     while running.sent.lock().unwrap().is_empty() {
         assert!(Instant::now() < deadline, "no response was sent");

@@ -13,7 +13,6 @@ use super::counters::{Tally, Verdict};
 use super::fib::NextHop;
 use super::inbound::Opening;
 use super::inner::decrement_ttl;
-use super::mailbox::WorkerEvent;
 use super::outbound::Sealing;
 use super::tables::{PeerEntry, Shared, Tables};
 use crate::io::{Datagram, Frame, FramePool};
@@ -102,7 +101,7 @@ impl Engine {
     /// Tells control something of a session; a full mailbox is counted, never waited for. `false` when it was
     /// full.
     pub(super) fn note(&mut self, event: SessionEvent) -> bool {
-        let queued = self.shared.mailbox.push(WorkerEvent::Session(event));
+        let queued = self.shared.mailbox.push_note(event);
         if !queued {
             self.tally.count(Verdict::DropMailboxFull);
         }

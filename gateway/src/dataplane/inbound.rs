@@ -16,7 +16,6 @@ use super::encap::write_ethernet;
 use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
 use super::inner::{decapsulate_ecn, decrement_ttl};
-use super::mailbox::WorkerEvent;
 use super::tables::DataSession;
 use crate::io::{Datagram, Frame, FramePool};
 
@@ -61,7 +60,7 @@ impl Engine {
         self.opening = opening;
     }
 
-    /// Sorts one datagram: data for a live session waits for the AEAD, handshakes go to control.
+    /// Sorts one datagram: data for a live session waits for the AEAD, handshakes go to their threads.
     fn admit(&mut self, pool: &mut FramePool, opening: &mut Opening, datagram: Datagram, now: Time) {
         let Datagram { frame, endpoint, ecn } = datagram;
         let bytes = pool.data(&frame);
@@ -71,9 +70,8 @@ impl Engine {
                 Err(_) => return self.drop_frame(pool, frame, Verdict::DropMalformed),
             },
             Ok(_) => {
-                let event = WorkerEvent::Handshake { datagram: bytes.to_vec(), source: endpoint };
-                let queued = self.shared.mailbox.push(event);
-                let verdict = if queued { Verdict::HandshakePassed } else { Verdict::DropMailboxFull };
+                let is_queued = self.shared.mailbox.push_handshake(bytes, endpoint);
+                let verdict = if is_queued { Verdict::HandshakePassed } else { Verdict::DropMailboxFull };
                 return self.drop_frame(pool, frame, verdict);
             }
             Err(_) => return self.drop_frame(pool, frame, Verdict::DropMalformed),

@@ -12,7 +12,6 @@ use zerocopy::IntoBytes;
 
 use super::counters::Verdict;
 use super::engine::{BATCH_MAX, Engine};
-use super::mailbox::WorkerEvent;
 use super::tables::{DataSession, Path, PeerEntry};
 use crate::io::{Datagram, Frame, FramePool};
 
@@ -113,9 +112,8 @@ impl Engine {
 
     /// Leaves a packet to control, which initiates a handshake and sends it after.
     fn stage(&mut self, pool: &mut FramePool, peer: &PeerEntry, frame: Frame) {
-        let event = WorkerEvent::Stage { peer: peer.id, inner: pool.data(&frame).to_vec() };
-        let queued = self.shared.mailbox.push(event);
-        let verdict = if queued { Verdict::Staged } else { Verdict::DropMailboxFull };
+        let is_queued = self.shared.mailbox.push_stage(peer.id, pool.data(&frame).to_vec());
+        let verdict = if is_queued { Verdict::Staged } else { Verdict::DropMailboxFull };
         self.drop_frame(pool, frame, verdict);
     }
 

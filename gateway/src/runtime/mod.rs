@@ -13,7 +13,7 @@ use aead::Aead;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use wireguard::Device;
+use wireguard::{Device, Endpoint};
 
 use crate::clock::Clock;
 use crate::config::{AEAD_AUTO, IoMode, Plan};
@@ -22,6 +22,7 @@ use crate::control::status::{StatusSources, statistics};
 use crate::control::{Control, ControlParts, config_file};
 use crate::dataplane::publish::Publisher;
 use crate::dataplane::tables::Shared;
+use crate::handshake::HandshakeThreads;
 use crate::io::tun::Tun;
 use crate::io::udp::{UdpCounters, UdpSockets};
 
@@ -52,12 +53,19 @@ pub fn start(plan: &Plan) -> Result<()> {
     let mut status = status_sources(plan, aead, &fast_path, &tun, &kernel.counters);
     let workers = Workers::prepare(plan, aead, &shared, &kernel, fast_path.take_links(), &mut status)?;
     let fast_links: BTreeSet<u32> = fast_path.attached.iter().map(|(index, _)| *index).collect();
+    let handshakes = {
+        let sockets = Arc::clone(&sockets);
+        // A reply that cannot be sent is as good as lost on the way: the peer asks again.
+        let reply = move |to: &Endpoint, datagram: &[u8]| drop(sockets.load().send(to, datagram, 0));
+        HandshakeThreads::start(Arc::clone(device.admission()), Arc::clone(&shared.mailbox), clock, reply)?
+    };
     let control = Control::new(ControlParts {
         name: plan.name.clone(),
         clock,
         device,
         publisher: Publisher::new(Arc::clone(&shared), fast_links.clone()),
         mailbox: Arc::clone(&shared.mailbox),
+        handshakes,
         sockets: Box::new(PublishedSockets::new(sockets, 0)),
         steering: fast_path.steering.take(),
         steered: fast_links.into_iter().collect(),

@@ -11,7 +11,7 @@ use gateway::dataplane::encap::OuterHeader;
 use gateway::dataplane::engine::Engine;
 use gateway::dataplane::fib::LinkHop;
 use gateway::dataplane::inner::{fold, words_sum};
-use gateway::dataplane::mailbox::WorkerEvent;
+use gateway::dataplane::mailbox::{QueuedHandshake, WorkerEvent};
 use gateway::dataplane::network::{Address, Link, Network, Route, RouteKind, TABLE_LOCAL, TABLE_MAIN};
 use gateway::dataplane::publish::Publisher;
 use gateway::dataplane::tables::Shared;
@@ -213,6 +213,11 @@ impl Laboratory {
     pub fn events(&mut self) -> Vec<WorkerEvent> {
         self.shared.mailbox.rearm();
         std::iter::from_fn(|| self.shared.mailbox.pop()).collect()
+    }
+
+    /// Handshake messages that the engine has queued.
+    pub fn handshakes(&mut self) -> Vec<QueuedHandshake> {
+        self.shared.mailbox.handshakes().try_iter().collect()
     }
 
     pub fn forget_neighbours(&mut self) {

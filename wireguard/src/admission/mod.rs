@@ -238,6 +238,9 @@ impl std::fmt::Debug for Incoming {
             IncomingMessage::Response(_) => MessageType::HandshakeResponse,
             IncomingMessage::Cookie(_) => MessageType::CookieReply,
         };
-        f.debug_struct("Incoming").field("source", &self.source).field("type", &message_type).finish()
+        f.debug_struct("Incoming")
+            .field("source", &self.source)
+            .field("type", &message_type)
+            .finish_non_exhaustive()
     }
 }

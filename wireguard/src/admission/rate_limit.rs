@@ -21,18 +21,15 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Whom a bucket belongs to. An IPv6 host commands a whole /64, so that counts as one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
-    V4([u8; 4]),
-    V6Network([u8; 8]),
+    V4(u32),
+    V6Network(u64),
 }
 
 impl Source {
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6Network([a, b, c, d, e, f, g, h])
-            }
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => Self::V6Network((address.to_bits() >> 64) as u64),
         }
     }
 }

@@ -34,7 +34,7 @@ impl Control {
             sockets: sources.sockets.as_ref().map(|read| read()),
             tunnel: sources.tunnel.as_ref().map(|read| read()),
             peers: self.device.peers().map(|peer| self.peer_report(&peer)).collect(),
-            handshakes: handshakes(self.device.counters(), self.transmit_errors),
+            handshakes: handshakes(&self.device.counters(), self.transmit_errors),
         }
     }
 
@@ -97,6 +97,7 @@ fn handshakes(counters: &HandshakeCounters, transmit_errors: u64) -> BTreeMap<St
         ("initiations_received", counters.initiations_received),
         ("responses_received", counters.responses_received),
         ("cookies_received", counters.cookies_received),
+        ("cookies_sent", counters.cookies_sent),
         ("handshakes_completed", counters.handshakes_completed),
         ("handshakes_given_up", counters.handshakes_given_up),
         ("keepalives_sent", counters.keepalives_sent),
