@@ -36,6 +36,11 @@ impl Status {
         self.value["rung"].as_str().unwrap_or_default()
     }
 
+    /// Handshake messages by what became of them: `"name": count` pairs.
+    pub fn handshakes(&self) -> Result<String> {
+        Ok(serde_json::to_string(&self.value["handshakes"])?)
+    }
+
     /// Packets that had a verdict, over all workers; verdicts that never happened count 0.
     pub fn verdict(&self, name: &str) -> u64 {
         self.verdicts.get(name).copied().unwrap_or(0)

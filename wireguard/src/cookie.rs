@@ -41,6 +41,13 @@ impl ReceiverKeys {
         mac(&self.mac1, &[body]).ct_eq(&macs[..MAC_LEN]).into()
     }
 
+    /// Fills in mac1 of a whole handshake message to the owner of these keys; shorter datagrams are left alone.
+    pub fn write_mac1(&self, datagram: &mut [u8]) {
+        if let Some((body, macs)) = datagram.split_last_chunk_mut::<{ 2 * MAC_LEN }>() {
+            macs[..MAC_LEN].copy_from_slice(&mac(&self.mac1, &[body]));
+        }
+    }
+
     /// Seals `cookie` for the sender of a message with `mac1` and sender index `receiver_index`.
     /// `nonce` must be random; 24 bytes make repeats improbable.
     pub fn seal_cookie(

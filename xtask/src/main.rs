@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer or CI runs, in one word each.
 
+mod bench;
 mod command;
 mod demo;
 mod ebpf;
@@ -31,6 +32,9 @@ enum Task {
     },
     /// Show the gateway at work: clients, gateway and server in network namespaces.
     Demo(demo::Args),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check everything that CI checks.
     Test,
     /// What CI runs: `test`, and a test that was skipped fails it.
@@ -44,6 +48,9 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::BuildEbpf { trace } => setup::run().and_then(|()| ebpf::build(trace)),
         Task::Demo(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| demo::run(args)),
+        Task::Bench(bench) => {
+            setup::run().and_then(|()| ebpf::build(false)).and_then(|()| bench::run(&bench))
+        }
         Task::Test => test::run_all(test::Skips::from_environment()),
         Task::Ci => test::run_all(test::Skips::Fail),
         Task::Tidy => tidy::run(),

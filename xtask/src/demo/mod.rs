@@ -3,11 +3,11 @@
 //! Two clients run Debian's `wireguard-go`; the gateway is `wgx` with AF_XDP on both sides; a server stands behind
 //! it. Nothing of this is on the host's own network, and nothing stays, unless `--keep` says so.
 
-mod console;
+pub mod console;
 mod kept;
 mod media;
 mod stage;
-mod table;
+pub mod table;
 mod ways;
 
 use std::path::PathBuf;
@@ -59,11 +59,10 @@ pub fn run(args: Args) -> Result<()> {
         return kept::clean();
     }
     let console = Console::start();
-    let program = if args.reference { None } else { Some(build(&console)?) };
     kept::clean_if_any()?;
     let mut lab = if args.keep { Lab::kept(kept::PREFIX) } else { Lab::new() }?;
     let mut world = None;
-    let outcome = bring_up(&mut lab, &args, program, &console).and_then(|up| {
+    let outcome = bring_up(&mut lab, args.setting(), &console).and_then(|up| {
         let world = world.insert(up);
         match args.load {
             Some(seconds) => stage::load(&lab, world, seconds, &console),
@@ -91,43 +90,61 @@ fn build(console: &Console) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// What the clients run. Under load it is `wgx` on sockets where it is the gateway too: Debian's wireguard-go keeps the
-/// kernel's default receive buffer, which overflows while client, load and gateway wait for the same cores.
-fn client_implementation(args: &Args, gateway: Implementation) -> Implementation {
-    match gateway {
-        Implementation::Wgx(_) if args.load.is_some() => Implementation::Wgx(Io::Udp),
-        _ => Implementation::WireguardGo,
+/// Who plays which part.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    /// What runs as the gateway.
+    pub implementation: Implementation,
+    /// What the clients run.
+    pub client: Implementation,
+    /// Queues of each of the gateway's interfaces.
+    pub queue_count: u32,
+}
+
+impl Args {
+    /// Under load the clients are `wgx` on sockets where the gateway is `wgx` too: Debian's wireguard-go keeps the
+    /// kernel's default receive buffer, which overflows while client, load and gateway wait for the same cores.
+    fn setting(&self) -> Setting {
+        let implementation =
+            if self.reference { Implementation::WireguardGo } else { Implementation::Wgx(Io::AfXdp) };
+        let client = match implementation {
+            Implementation::Wgx(_) if self.load.is_some() => Implementation::Wgx(Io::Udp),
+            _ => Implementation::WireguardGo,
+        };
+        Setting { implementation, client, queue_count: self.queues }
     }
 }
 
-/// Namespaces, gateway and clients, up to the first answered pings.
-fn bring_up(lab: &mut Lab, args: &Args, program: Option<PathBuf>, console: &Console) -> Result<World> {
+/// Builds what is to run, then namespaces, gateway and clients, up to the first answered pings.
+pub fn bring_up(lab: &mut Lab, setting: Setting, console: &Console) -> Result<World> {
+    let parts = [setting.implementation, setting.client];
+    let is_ours = parts.iter().any(|part| matches!(part, Implementation::Wgx(_)));
+    let program = if is_ours { Some(build(console)?) } else { None };
     console.say("network", "client1, client2 -- switch -- gateway -- server, each in a network namespace");
-    let site = Site::build(lab, args.queues).context("the namespaces cannot be built")?;
-    let implementation =
-        if program.is_some() { Implementation::Wgx(Io::AfXdp) } else { Implementation::WireguardGo };
-    let mut gateway = Gateway::new(lab, &site, implementation)?;
+    let site = Site::build(lab, setting.queue_count).context("the namespaces cannot be built")?;
+    let mut gateway = Gateway::new(lab, &site, setting.implementation)?;
     let mut clients = vec![Client::new(lab, &site, 1)?, Client::new(lab, &site, 2)?];
     for client in &clients {
         gateway.expect(client);
     }
-    match program {
-        Some(program) => {
-            gateway.use_program(program);
-            let line = program::shown(&gateway.run_command(Io::AfXdp)?);
+    if let Some(program) = program {
+        gateway.use_program(program);
+    }
+    match setting.implementation {
+        Implementation::Wgx(io) => {
+            let line = program::shown(&gateway.run_command(io)?);
             let typed = line.find("wgx run").map_or(line.as_str(), |start| &line[start..]);
             console.say("gateway", &format!("{typed}, configured by wg setconf"));
         }
-        None => console.say("gateway", "wireguard-go, for comparison"),
+        Implementation::WireguardGo => console.say("gateway", "wireguard-go, for comparison"),
     }
     gateway.start(lab).context("the gateway does not start")?;
-    let client_implementation = client_implementation(args, implementation);
     console.say(
         "clients",
-        &format!("{client_implementation}: client1 reaches the gateway over IPv4, client2 over IPv6"),
+        &format!("{}: client1 reaches the gateway over IPv4, client2 over IPv6", setting.client),
     );
     for (client, family) in clients.iter_mut().zip(Family::BOTH) {
-        client.implementation = client_implementation;
+        client.implementation = setting.client;
         client.start(lab, &gateway, gateway.endpoint(family)).context("a client does not start")?;
         client.namespace.ip(&format!("link set {} txqueuelen {CLIENT_QUEUE_LEN}", client.interface))?;
     }
