@@ -1,11 +1,11 @@
 //! Start, reconfiguration and end of the gateway: what it changes, and that it undoes it however it ends.
 
-use std::{net::UdpSocket, path::Path, time::Duration};
+use std::{net::UdpSocket, os::unix::process::ExitStatusExt, path::Path, time::Duration};
 
-use anyhow::{Result, ensure};
-use rustix::process::Signal;
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tests::{
-    Gateway, Implementation, Io, World,
+    Gateway, Implementation, Io, Process, Site, World,
     gateway::START_TIMEOUT,
     ping, scenario, scenario_with_wgx,
     site::{Family, LISTEN_PORT, SERVER_HOST, server_side},
@@ -163,5 +163,35 @@ fn reference_clients_recover_from_a_gateway_restart() {
         world.gateway.kill()?;
         world.gateway.start(lab)?;
         world.settle(CLIENT_NOTICES)
+    });
+}
+
+/// Ends a process as a panic does, and tells whether the kernel wrote a core dump.
+fn is_dumped(process: &mut Process) -> Result<bool> {
+    process.signal(Signal::ABORT)?;
+    Ok(process.wait(START_TIMEOUT)?.core_dumped())
+}
+
+#[test]
+fn keys_are_locked_in_memory_and_never_in_a_core_dump() {
+    scenario_with_wgx("keys_are_locked_in_memory_and_never_in_a_core_dump", |lab| {
+        let limits = getrlimit(Resource::Core);
+        setrlimit(Resource::Core, Rlimit { current: limits.maximum, maximum: limits.maximum })?;
+        let site = Site::build(lab, 1)?;
+        let mut gateway = Gateway::new(lab, &site, AUTO)?;
+        gateway.start(lab)?;
+        let mut other = lab.spawn("sleep", site.wan.command("sleep").arg("60").current_dir(lab.folder()))?;
+        setrlimit(Resource::Core, limits)?;
+
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process()?.pid()))?;
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).context("no VmLck line")?;
+        let kilobytes: u64 = locked.trim().trim_end_matches(" kB").parse()?;
+        ensure!(kilobytes > 0, "no memory is locked: {status}");
+        ensure!(
+            is_dumped(&mut other)?,
+            "this machine writes no core dumps at all, so this test shows nothing"
+        );
+        ensure!(!is_dumped(gateway.process()?)?, "the gateway's memory was written to a core dump");
+        Ok(())
     });
 }

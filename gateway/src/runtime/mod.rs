@@ -4,6 +4,7 @@
 //! leaves the host's network as it was.
 
 mod fast_path;
+mod protect;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use aead::Aead;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use wireguard::{Device, Endpoint};
 
 use crate::clock::Clock;
@@ -34,7 +34,7 @@ use workers::{KernelPorts, Workers};
 /// # Errors
 /// What could not be opened, with what to do about it. Nothing is left behind.
 pub fn start(plan: &Plan) -> Result<()> {
-    protect_process()?;
+    protect::protect_process()?;
     let initial = plan.peers.as_deref().map(config_file::read).transpose()?;
     let aead = match plan.aead.as_str() {
         AEAD_AUTO => Aead::detect(),
@@ -79,18 +79,6 @@ pub fn start(plan: &Plan) -> Result<()> {
     let outcome = runtime.block_on(control.run());
     running.stop();
     outcome
-}
-
-/// Keeps keys out of core dumps, and makes a panic of any thread the end of all: a gateway that has lost a
-/// worker would drop one queue's packets in silence.
-fn protect_process() -> Result<()> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot switch off core dumps")?;
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
-    Ok(())
 }
 
 fn seed() -> Result<[u8; 32]> {
