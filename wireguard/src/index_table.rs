@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use crate::index::{GENERATION_BITS, IndexPermutation, IndexSlot, SLOT_COUNT_MAX};
+use crate::index::{IndexPermutation, IndexSlot, SLOT_COUNT_MAX};
 
 /// Free slots kept unused, so that an index returns only after 2^10 times this many handshakes.
 const FREE_SLOTS_MIN: usize = 64;
+
+/// A device stands alone until several gateways share a fleet.
+const HOST: u32 = 0;
 
 struct Entry<T> {
     generation: u32,
@@ -40,12 +43,13 @@ impl<T> IndexTable<T> {
         };
         let entry = &mut self.entries[slot as usize];
         entry.value = Some(value);
-        Some(self.permutation.index_of(IndexSlot { slot, generation: entry.generation }))
+        Some(self.permutation.index_of(IndexSlot { host: HOST, slot, generation: entry.generation }))
     }
 
     pub(crate) fn lookup(&self, index: u32) -> Option<&T> {
-        let IndexSlot { slot, generation } = self.permutation.slot_of(index);
-        self.entries.get(slot as usize).filter(|entry| entry.generation == generation)?.value.as_ref()
+        let IndexSlot { host, slot, generation } = self.permutation.slot_of(index);
+        let is_ours = |entry: &&Entry<T>| host == HOST && entry.generation == generation;
+        self.entries.get(slot as usize).filter(is_ours)?.value.as_ref()
     }
 
     /// Replaces what a used index stands for; the index keeps its number.
@@ -61,7 +65,7 @@ impl<T> IndexTable<T> {
         self.lookup(index)?;
         let slot = self.permutation.slot_of(index).slot;
         let entry = &mut self.entries[slot as usize];
-        entry.generation = (entry.generation + 1) & ((1 << GENERATION_BITS) - 1);
+        entry.generation = (entry.generation + 1) & self.permutation.generation_mask();
         self.free.push_back(slot);
         entry.value.take()
     }

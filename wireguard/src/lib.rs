@@ -47,7 +47,7 @@ pub use device::{
 };
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, LocalAddress};
-pub use index::{GENERATION_BITS, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_COUNT_MAX};
+pub use index::{HOST_BITS_MAX, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_COUNT_MAX};
 pub use inner::InnerHeader;
 pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::{MessageError, MessageType};

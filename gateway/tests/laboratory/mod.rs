@@ -63,7 +63,7 @@ impl Peer {
 
     /// The gateway's receiver index for this peer.
     fn local_index(&self) -> u32 {
-        permutation().index_of(IndexSlot { slot: self.id.0, generation: 0 })
+        permutation().index_of(IndexSlot { host: 0, slot: self.id.0, generation: 0 })
     }
 }
 
