@@ -46,7 +46,7 @@ pub use index::{GENERATION_BITS, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_CO
 pub use inner::InnerHeader;
 pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::{MessageError, MessageType};
-pub use output::{HandshakeCounters, Output, SessionEvent};
+pub use output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent};
 pub use padding::padded_len;
 pub use replay::{ReplayError, ReplayWindow};
 pub use session::{Session, SessionParameters, nonce};

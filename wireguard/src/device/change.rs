@@ -10,7 +10,7 @@ use crate::{
     constants::PEERS_MAX,
     endpoint::Endpoint,
     keys::{PresharedKey, PrivateKey, PublicKey},
-    output::Output,
+    output::{AllowedIpChange, Output},
     peer::StaticStatic,
     time::Now,
     timers::TimerKind,
@@ -125,8 +125,9 @@ impl Device {
 
     /// One snapshot for all changes of a call.
     fn announce_allowed_ips(&mut self) {
-        if std::mem::take(&mut self.allowed_ips_changed) {
-            self.outputs.push_back(Output::AllowedIpsChanged);
+        let changes = std::mem::take(&mut self.allowed_ip_changes);
+        if !changes.is_empty() {
+            self.outputs.push_back(Output::AllowedIpsChanged { changes });
         }
     }
 
@@ -204,7 +205,10 @@ impl Device {
             match action {
                 AllowedIpAction::Add => {
                     let previous = self.allowed_ips.insert(prefix, id);
-                    self.allowed_ips_changed |= previous != Some(id);
+                    if previous == Some(id) {
+                        continue;
+                    }
+                    self.allowed_ip_changes.push(AllowedIpChange { prefix, owner: Some(id) });
                     if let Some(previous) = previous.and_then(|previous| self.peers.peer_mut(previous)) {
                         previous.allowed_ips.remove(&prefix);
                     }
@@ -217,7 +221,7 @@ impl Device {
                         && peer.allowed_ips.remove(&prefix)
                     {
                         self.allowed_ips.remove(&prefix);
-                        self.allowed_ips_changed = true;
+                        self.allowed_ip_changes.push(AllowedIpChange { prefix, owner: None });
                     }
                 }
             }
@@ -229,10 +233,10 @@ impl Device {
             return;
         };
         let prefixes = std::mem::take(&mut peer.allowed_ips);
-        for prefix in &prefixes {
-            self.allowed_ips.remove(prefix);
+        for &prefix in &prefixes {
+            self.allowed_ips.remove(&prefix);
+            self.allowed_ip_changes.push(AllowedIpChange { prefix, owner: None });
         }
-        self.allowed_ips_changed |= !prefixes.is_empty();
     }
 
     /// Whether keepalives were off and are on now.
