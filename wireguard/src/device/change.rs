@@ -1,6 +1,6 @@
 //! Changes of configuration, in the order and with the quirks of the kernel's `netlink.c`.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use ipnet::IpNet;
 
@@ -85,6 +85,26 @@ impl PeerChange {
     }
 }
 
+/// Peers that one change makes send at once.
+const WAKES_AT_ONCE: u32 = 64;
+/// Time between two of those beyond. A hundred thousand peers are done in 20 s, before the first of them is due again
+/// with the usual keepalive interval of 25 s; from then on their timers are as far apart.
+const WAKE_SPACING: Duration = Duration::from_micros(200);
+
+/// Keeps one change from starting all handshakes of a large device in one moment.
+#[derive(Default)]
+struct Pacing {
+    count: u32,
+}
+
+impl Pacing {
+    /// How long the next peer has to wait; `None` for not at all.
+    fn next_delay(&mut self) -> Option<Duration> {
+        self.count += 1;
+        self.count.checked_sub(WAKES_AT_ONCE).filter(|beyond| *beyond > 0).map(|beyond| WAKE_SPACING * beyond)
+    }
+}
+
 /// Why changes were refused; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
@@ -111,13 +131,14 @@ impl Device {
                 self.remove_peer(id);
             }
         }
+        let mut pacing = Pacing::default();
         match change.private_key {
             PrivateKeyChange::Keep => {}
-            PrivateKeyChange::Clear => self.replace_private_key(None, now),
-            PrivateKeyChange::Set(key) => self.replace_private_key(Some(key), now),
+            PrivateKeyChange::Clear => self.replace_private_key(None, &mut pacing, now),
+            PrivateKeyChange::Set(key) => self.replace_private_key(Some(key), &mut pacing, now),
         }
         for peer in &change.peers {
-            self.apply_peer(peer, now);
+            self.apply_peer(peer, &mut pacing, now);
         }
         self.announce_allowed_ips();
         Ok(())
@@ -148,7 +169,7 @@ impl Device {
         count
     }
 
-    fn apply_peer(&mut self, change: &PeerChange, now: Now) {
+    fn apply_peer(&mut self, change: &PeerChange, pacing: &mut Pacing, now: Now) {
         let existing = self.peers.id_of(&change.public_key);
         if change.remove {
             if let Some(id) = existing {
@@ -168,7 +189,7 @@ impl Device {
         self.apply_allowed_ips(id, change);
         let started = change.persistent_keepalive.is_some_and(|secs| self.set_persistent_keepalive(id, secs));
         if started && self.up {
-            self.send_keepalive(id, now);
+            self.wake_paced(id, pacing, now);
         }
         self.send_staged(id, now);
         self.review(id, now);
@@ -261,11 +282,11 @@ impl Device {
     /// Sets or clears our private key. A peer with our own public key is removed; sessions may receive, but not
     /// send any more, and the next packet starts a handshake at once. Setting the same key changes nothing.
     pub fn set_private_key(&mut self, key: Option<PrivateKey>, now: Now) {
-        self.replace_private_key(key, now);
+        self.replace_private_key(key, &mut Pacing::default(), now);
         self.announce_allowed_ips();
     }
 
-    fn replace_private_key(&mut self, key: Option<PrivateKey>, now: Now) {
+    fn replace_private_key(&mut self, key: Option<PrivateKey>, pacing: &mut Pacing, now: Now) {
         if self.private_key() == key.as_ref() {
             return;
         }
@@ -283,7 +304,7 @@ impl Device {
                 peer.keypairs.end_sending();
             }
         }
-        self.wake_peers(&ids, now);
+        self.wake_peers(&ids, pacing, now);
     }
 
     /// Takes the interface up or down. Going down erases all sessions and forgets staged packets.
@@ -294,7 +315,7 @@ impl Device {
         self.up = up;
         let ids = self.peers.ids();
         if up {
-            self.wake_peers(&ids, now);
+            self.wake_peers(&ids, &mut Pacing::default(), now);
             return;
         }
         for id in ids {
@@ -312,17 +333,36 @@ impl Device {
     }
 
     /// Sends what peers have waited for: staged packets and persistent keepalives.
-    fn wake_peers(&mut self, ids: &[PeerId], now: Now) {
+    fn wake_peers(&mut self, ids: &[PeerId], pacing: &mut Pacing, now: Now) {
         if !self.up || self.identity.is_none() {
             return;
         }
         for &id in ids {
-            if self.peers.peer(id).is_some_and(|peer| peer.persistent_keepalive.is_some()) {
-                self.send_keepalive(id, now);
-            } else {
-                self.send_staged(id, now);
+            let waits = self
+                .peers
+                .peer(id)
+                .is_some_and(|peer| peer.persistent_keepalive.is_some() || !peer.staged.is_empty());
+            if waits {
+                self.wake_paced(id, pacing, now);
             }
             self.review(id, now);
+        }
+    }
+
+    /// [`Self::wake`], at once or when its turn comes.
+    fn wake_paced(&mut self, id: PeerId, pacing: &mut Pacing, now: Now) {
+        match pacing.next_delay() {
+            None => self.wake(id, now),
+            Some(delay) => self.timers.arm(id, TimerKind::Wake, now.monotonic + delay),
+        }
+    }
+
+    /// Sends a peer's staged packets, and a keepalive if it has persistent ones.
+    pub(super) fn wake(&mut self, id: PeerId, now: Now) {
+        if self.peers.peer(id).is_some_and(|peer| peer.persistent_keepalive.is_some()) {
+            self.send_keepalive(id, now);
+        } else {
+            self.send_staged(id, now);
         }
     }
 }
