@@ -34,6 +34,7 @@ pub struct Publisher {
     tunnel_index: u32,
     tunnel_mtu: usize,
     listen_port: u16,
+    path_resolutions: u64,
     retired: Vec<Retired>,
 }
 
@@ -64,6 +65,7 @@ impl Publisher {
             tunnel_index: 0,
             tunnel_mtu: 0,
             listen_port: 0,
+            path_resolutions: 0,
             retired: Vec::new(),
         }
     }
@@ -201,6 +203,12 @@ impl Publisher {
         path.is_some_and(|path| path.link.is_some())
     }
 
+    /// How often a path was looked up so far, and how many replaced things wait for their last reader: what shows
+    /// whether a change costs more than it should.
+    pub fn effort(&self) -> (u64, usize) {
+        (self.path_resolutions, self.retired.len())
+    }
+
     /// Frees what was replaced and no worker holds any more. To be called about once a second.
     pub fn collect(&mut self) {
         self.retired.retain(|retired| Arc::strong_count(&retired.0) > 1);
@@ -245,6 +253,7 @@ impl Publisher {
     }
 
     fn resolve_path(&mut self, id: PeerId) {
+        self.path_resolutions += 1;
         let Some(peer) = self.peers.get(&id) else { return };
         let awaits = peer.endpoint.and_then(|endpoint| self.fib.unresolved(endpoint.remote.ip()));
         if awaits != peer.awaits {
