@@ -53,7 +53,15 @@ pub fn obstacle() -> Option<String> {
 
 /// Says that a test did not run, on standard error and in the file `WGX_TEST_LOG` names.
 pub fn skip(name: &str, why: &str) {
-    let line = format!("skipped: {name}: {why}");
+    say(&format!("skipped: {name}: {why}"));
+}
+
+/// Puts a measurement into the report of the tests, in the same places.
+pub fn note(name: &str, what: &str) {
+    say(&format!("note: {name}: {what}"));
+}
+
+fn say(line: &str) {
     // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
     let _ = writeln!(io::stderr(), "{line}");
     if let Some(path) = env::var_os("WGX_TEST_LOG") {

@@ -1,59 +1,62 @@
 //! Cryptokey routing: which peer an inner address belongs to, one longest-prefix-match trie per family.
+//!
+//! The tries are persistent: a clone is two references, and a change copies only the nodes between the root and
+//! the prefix that some clone still shares, at most one for each bit of an address. So a snapshot for workers
+//! costs the same with ten peers and with a hundred thousand.
 
-use std::net::IpAddr;
+mod trie;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
+
+use trie::Trie;
 
 /// Prefixes of inner addresses and what each belongs to. Host bits are masked; a prefix has one owner.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AllowedIps<V> {
-    v4: PrefixMap<Ipv4Net, V>,
-    v6: PrefixMap<Ipv6Net, V>,
+    v4: Trie<u32, V>,
+    v6: Trie<u128, V>,
+}
+
+impl<V> Default for AllowedIps<V> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<V> AllowedIps<V> {
     /// No prefixes.
     pub fn new() -> Self {
-        Self { v4: PrefixMap::new(), v6: PrefixMap::new() }
-    }
-
-    /// Gives `prefix` to `value` and returns whose it was.
-    pub fn insert(&mut self, prefix: IpNet, value: V) -> Option<V> {
-        match prefix.trunc() {
-            IpNet::V4(prefix) => self.v4.insert(prefix, value),
-            IpNet::V6(prefix) => self.v6.insert(prefix, value),
-        }
-    }
-
-    /// Takes exactly `prefix` away and returns whose it was.
-    pub fn remove(&mut self, prefix: &IpNet) -> Option<V> {
-        match prefix.trunc() {
-            IpNet::V4(prefix) => self.v4.remove(&prefix),
-            IpNet::V6(prefix) => self.v6.remove(&prefix),
-        }
+        Self { v4: Trie::default(), v6: Trie::default() }
     }
 
     /// Whose `address` is: the owner of the longest prefix that contains it.
+    #[inline]
     pub fn lookup(&self, address: IpAddr) -> Option<&V> {
         match address {
-            IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, value)| value),
-            IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, value)| value),
+            IpAddr::V4(address) => self.v4.lookup(address.to_bits()),
+            IpAddr::V6(address) => self.v6.lookup(address.to_bits()),
         }
     }
 
     /// Whose exactly `prefix` is.
     pub fn owner(&self, prefix: &IpNet) -> Option<&V> {
-        match prefix.trunc() {
-            IpNet::V4(prefix) => self.v4.get(&prefix),
-            IpNet::V6(prefix) => self.v6.get(&prefix),
+        match prefix {
+            IpNet::V4(prefix) => self.v4.exact(prefix.network().to_bits(), prefix.prefix_len()),
+            IpNet::V6(prefix) => self.v6.exact(prefix.network().to_bits(), prefix.prefix_len()),
         }
     }
 
     /// All prefixes, IPv4 first, in lexicographic order within a family.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, &V)> {
-        let v4 = self.v4.iter().map(|(prefix, value)| (IpNet::V4(*prefix), value));
-        v4.chain(self.v6.iter().map(|(prefix, value)| (IpNet::V6(*prefix), value)))
+        let v4 = self.v4.iter().map(|(bits, len, value)| {
+            (IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(bits), len)), value)
+        });
+        let v6 = self.v6.iter().map(|(bits, len, value)| {
+            (IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), len)), value)
+        });
+        v4.chain(v6)
     }
 
     /// Number of prefixes of both families.
@@ -65,13 +68,40 @@ impl<V> AllowedIps<V> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Number of nodes that are this table's own, and not shared with `other`: what a change since then, or until
+    /// then, has copied. Walks no shared part.
+    pub fn unshared_node_count(&self, other: &Self) -> usize {
+        self.v4.unshared_node_count(&other.v4) + self.v6.unshared_node_count(&other.v6)
+    }
 }
 
-impl<V: PartialEq> AllowedIps<V> {
+impl<V: Clone> AllowedIps<V> {
+    /// Gives `prefix` to `value` and returns whose it was.
+    pub fn insert(&mut self, prefix: IpNet, value: V) -> Option<V> {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.insert(prefix.network().to_bits(), prefix.prefix_len(), value),
+            IpNet::V6(prefix) => self.v6.insert(prefix.network().to_bits(), prefix.prefix_len(), value),
+        }
+    }
+
+    /// Takes exactly `prefix` away and returns whose it was.
+    pub fn remove(&mut self, prefix: &IpNet) -> Option<V> {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.remove(prefix.network().to_bits(), prefix.prefix_len()),
+            IpNet::V6(prefix) => self.v6.remove(prefix.network().to_bits(), prefix.prefix_len()),
+        }
+    }
+}
+
+impl<V: Clone + PartialEq> AllowedIps<V> {
     /// Takes all prefixes of one peer away. Walks all prefixes of all peers.
     pub fn remove_peer(&mut self, peer: &V) {
-        self.v4.retain(|_, value| value != peer);
-        self.v6.retain(|_, value| value != peer);
+        let prefixes: Vec<IpNet> =
+            self.iter().filter(|(_, value)| *value == peer).map(|(prefix, _)| prefix).collect();
+        for prefix in &prefixes {
+            self.remove(prefix);
+        }
     }
 }
 
@@ -118,6 +148,48 @@ mod tests {
         assert_eq!(table.lookup(address("10.0.0.200")), None);
     }
 
+    /// Addresses 10.0.0.0 to 10.1.134.159 and a default route.
+    fn hundred_thousand() -> AllowedIps<u32> {
+        let mut table = AllowedIps::new();
+        table.insert(net("0.0.0.0/0"), u32::MAX);
+        for host in 0..100_000 {
+            table.insert(IpNet::from(IpAddr::V4(Ipv4Addr::from_bits((10 << 24) | host))), host);
+        }
+        table
+    }
+
+    #[test]
+    fn a_change_copies_one_path_and_leaves_the_clone_as_it_was() {
+        let mut table = hundred_thousand();
+        let snapshot = table.clone();
+        assert_eq!(table.unshared_node_count(&snapshot), 0);
+        table.insert(net("10.0.7.7/32"), 1);
+        table.insert(net("10.200.0.0/16"), 2);
+        let copied = table.unshared_node_count(&snapshot);
+        assert!((1..=2 * 33).contains(&copied), "{copied} nodes copied");
+        table.remove(&net("10.1.0.1/32"));
+        let copied = table.unshared_node_count(&snapshot);
+        assert!((1..=3 * 33).contains(&copied), "{copied} nodes copied");
+
+        assert_eq!(snapshot.lookup(address("10.0.7.7")), Some(&(7 * 256 + 7)));
+        assert_eq!(snapshot.lookup(address("10.200.1.1")), Some(&u32::MAX));
+        assert_eq!(snapshot.lookup(address("10.1.0.1")), Some(&65537));
+        assert_eq!(snapshot.len(), 100_001);
+        assert_eq!(table.lookup(address("10.0.7.7")), Some(&1));
+        assert_eq!(table.lookup(address("10.200.1.1")), Some(&2));
+        assert_eq!(table.lookup(address("10.1.0.1")), Some(&u32::MAX));
+        assert_eq!(table.len(), 100_001);
+    }
+
+    #[test]
+    fn removing_what_is_not_there_copies_nothing() {
+        let mut table = hundred_thousand();
+        let snapshot = table.clone();
+        assert_eq!(table.remove(&net("10.0.0.0/8")), None);
+        assert_eq!(table.remove(&net("192.0.2.1/32")), None);
+        assert_eq!(table.unshared_node_count(&snapshot), 0);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Insert(IpNet, u8),
@@ -152,7 +224,9 @@ mod tests {
         fn table_agrees_with_a_linear_scan(steps in steps(), probes in proptest::collection::vec(prefixes(), 40)) {
             let mut table = AllowedIps::new();
             let mut list: Vec<(IpNet, u8)> = Vec::new();
+            let mut snapshots = Vec::new();
             for step in steps {
+                snapshots.push((table.clone(), list.clone()));
                 match step {
                     Step::Insert(prefix, peer) => {
                         list.retain(|entry| entry.0 != prefix);
@@ -178,10 +252,13 @@ mod tests {
                     .map(|(_, peer)| peer);
                 prop_assert_eq!(table.lookup(probe), expected, "{}", probe);
             }
-            let mut listed: Vec<_> = table.iter().map(|(prefix, peer)| (prefix, *peer)).collect();
-            listed.sort();
-            list.sort();
-            prop_assert_eq!(listed, list);
+            snapshots.push((table, list));
+            for (table, mut list) in snapshots {
+                let listed: Vec<_> = table.iter().map(|(prefix, peer)| (prefix, *peer)).collect();
+                prop_assert_eq!(table.len(), list.len());
+                list.sort();
+                prop_assert_eq!(listed, list, "in order, and not changed by what came after");
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ pub use index::{HOST_BITS_MAX, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_COUN
 pub use inner::InnerHeader;
 pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::{MessageError, MessageType};
-pub use output::{HandshakeCounters, Output, SessionEvent};
+pub use output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent};
 pub use padding::padded_len;
 pub use replay::{ReplayError, ReplayWindow};
 pub use session::{Session, SessionParameters, nonce};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::{PeerId, activity::Activity, drop_reason::DropReason, endpoint::Endpoint, session::Session};
 
 /// One thing to do. Apply them in the order in which [`crate::Device::poll_output`] gives them.
@@ -51,8 +53,22 @@ pub enum Output {
         /// Its endpoint now.
         endpoint: Option<Endpoint>,
     },
-    /// [`crate::Device::allowed_ips`] has changed: publish a new snapshot.
-    AllowedIpsChanged,
+    /// Allowed IPs have changed: publish a snapshot with all of these changes, or with all of
+    /// [`crate::Device::allowed_ips`].
+    AllowedIpsChanged {
+        /// In order; a prefix may occur more than once, the last counts. The peers were added by outputs before
+        /// this one, or are gone by now.
+        changes: Vec<AllowedIpChange>,
+    },
+}
+
+/// A prefix that was given to a peer or taken from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedIpChange {
+    /// The prefix; its host bits are zero.
+    pub prefix: IpNet,
+    /// Whose it is now.
+    pub owner: Option<PeerId>,
 }
 
 /// What a worker tells the device. Late or doubled events do no harm.

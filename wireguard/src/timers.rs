@@ -20,9 +20,11 @@ pub(crate) enum TimerKind {
     PersistentKeepalive,
     /// Time to look at the marks of a peer whose workers need not announce them.
     Review,
+    /// A change of configuration woke many peers: this one's turn has come.
+    Wake,
 }
 
-const KIND_COUNT: usize = TimerKind::Review as usize + 1;
+const KIND_COUNT: usize = TimerKind::Wake as usize + 1;
 
 /// Armed timers, ordered by deadline, then peer, then kind.
 #[derive(Default)]
@@ -87,6 +89,7 @@ const KINDS: [TimerKind; KIND_COUNT] = [
     TimerKind::ZeroKeys,
     TimerKind::PersistentKeepalive,
     TimerKind::Review,
+    TimerKind::Wake,
 ];
 
 #[cfg(test)]

@@ -1,24 +1,16 @@
 //! What the device wants done, in its order.
 
 use tracing::{Level, debug, enabled, error, info};
-use wireguard::{Output, PeerId};
+use wireguard::{AllowedIpChange, Output, PeerId};
 
 use super::Control;
 use super::log::ShortKey;
 
 impl Control {
     /// Carries out all that the device has to say.
-    ///
-    /// Cryptokey routing is published once, after the last of it: a change of a thousand peers announces it a
-    /// thousand times, and each publication walks all prefixes.
     pub(super) fn flush_outputs(&mut self) {
-        let mut are_allowed_ips_changed = false;
         while let Some(output) = self.device.poll_output() {
-            are_allowed_ips_changed |= matches!(output, Output::AllowedIpsChanged);
             self.carry_out(output);
-        }
-        if are_allowed_ips_changed {
-            self.publish_allowed_ips();
         }
         while let Some(work) = self.device.poll_work() {
             self.handshakes.perform(work);
@@ -52,26 +44,32 @@ impl Control {
             Output::EndpointChanged { peer, endpoint } => {
                 self.publisher.set_endpoint(peer, endpoint);
                 if enabled!(Level::DEBUG)
-                    && let Some(status) = self.device.peer(peer)
+                    && let Some(public_key) = self.device.public_key_of(peer)
                 {
                     let endpoint = endpoint.map(|endpoint| endpoint.remote);
-                    debug!(peer = %ShortKey(status.public_key), ?endpoint, "endpoint changed");
+                    debug!(peer = %ShortKey(public_key), ?endpoint, "endpoint changed");
                 }
             }
-            Output::AllowedIpsChanged => {}
+            Output::AllowedIpsChanged { changes } => self.publish_allowed_ips(&changes),
         }
     }
 
-    fn publish_allowed_ips(&mut self) {
-        let allowed_ips = self.device.allowed_ips();
-        if let Some(steering) = &mut self.steering {
-            let prefixes: Vec<_> = allowed_ips.iter().map(|(prefix, _)| prefix).collect();
-            if let Err(error) = steering.set_allowed_ips(&prefixes) {
-                // Packets that are not steered take the kernel's way into the tunnel: slower, and none is lost.
-                error!(%error, "allowed IPs are not steered: their packets take the slow path");
+    fn publish_allowed_ips(&mut self, changes: &[AllowedIpChange]) {
+        // Workers before the XDP program: what it steers to them they know.
+        self.publisher.change_allowed_ips(changes);
+        let Some(steering) = &mut self.steering else { return };
+        let former = steering.unsteered_count();
+        let steered = changes.iter().map(|change| (change.prefix, change.owner.is_some()));
+        let outcome = steering.change_allowed_ips(steered);
+        // Packets that are not steered take the kernel's way into the tunnel: slower, and none is lost.
+        match (outcome, steering.unsteered_count()) {
+            (Err(error), 1..) if former > 0 => debug!(%error, "more allowed IPs are not steered"),
+            (Err(error), prefixes) => {
+                error!(%error, prefixes, "allowed IPs are not steered: their packets take the slow path");
             }
+            (Ok(()), 0) if former > 0 => info!("all allowed IPs are steered again"),
+            (Ok(()), _) => {}
         }
-        self.publisher.set_allowed_ips(allowed_ips);
     }
 
     fn log_peer(&mut self, id: PeerId, what: &'static str) {
@@ -79,8 +77,8 @@ impl Control {
             return;
         }
         let Some(suppressed) = self.peer_lines.admit(self.clock.monotonic()) else { return };
-        if let Some(status) = self.device.peer(id) {
-            let peer = ShortKey(status.public_key);
+        if let Some(public_key) = self.device.public_key_of(id) {
+            let peer = ShortKey(public_key);
             if suppressed == 0 {
                 info!(%peer, "{what}");
             } else {

@@ -154,7 +154,7 @@ impl Control {
         if self.network.plain_rules && !network.plain_rules {
             warn!("policy routing rules were added: all packets are routed by the kernel, on the slow path");
         }
-        self.publisher.set_network(Network::clone(&network));
+        self.publisher.set_network(Arc::clone(&network));
         self.network = network;
         true
     }

@@ -2,15 +2,17 @@
 //! here is kept until nobody else holds it and freed by [`Publisher::collect`], on control's time.
 
 use std::any::Any;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use wireguard::{Activity, AllowedIps, Endpoint, PeerId, Session};
+use ipnet::IpNet;
+use wireguard::{Activity, AllowedIpChange, AllowedIps, Endpoint, PeerId, Session};
 
 use super::encap::OuterHeader;
-use super::fib::{Fib, NextHop};
+use super::fib::{Fib, Neighbour, NextHop};
 use super::network::Network;
 use super::tables::{DataSession, LinkPath, Path, PeerEntry, Shared, Tables};
 
@@ -21,12 +23,18 @@ pub struct Publisher {
     /// Links with AF_XDP sockets.
     fast_links: BTreeSet<u32>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Peers by the address of their endpoint: a change of one route concerns those within it.
+    by_address: BTreeSet<(IpAddr, PeerId)>,
+    /// Unresolved neighbours, and how many peers are behind each.
+    awaited: BTreeMap<Neighbour, usize>,
     allowed_ips: AllowedIps<Arc<PeerEntry>>,
-    network: Network,
-    fib: Fib,
+    network: Arc<Network>,
+    own_addresses: BTreeSet<IpAddr>,
+    fib: Arc<Fib>,
     tunnel_index: u32,
     tunnel_mtu: usize,
     listen_port: u16,
+    path_resolutions: u64,
     retired: Vec<Retired>,
 }
 
@@ -34,6 +42,7 @@ pub struct Publisher {
 struct Peer {
     entry: Arc<PeerEntry>,
     endpoint: Option<Endpoint>,
+    awaits: Option<Neighbour>,
 }
 
 /// Something workers may still hold.
@@ -47,25 +56,30 @@ impl Publisher {
             shared,
             fast_links,
             peers: BTreeMap::new(),
+            by_address: BTreeSet::new(),
+            awaited: BTreeMap::new(),
             allowed_ips: AllowedIps::new(),
-            network: Network::default(),
-            fib: Fib::default(),
+            network: Arc::default(),
+            own_addresses: BTreeSet::new(),
+            fib: Arc::default(),
             tunnel_index: 0,
             tunnel_mtu: 0,
             listen_port: 0,
+            path_resolutions: 0,
             retired: Vec::new(),
         }
     }
 
-    /// Makes a peer known. It takes part in routing once [`Publisher::set_allowed_ips`] names it.
+    /// Makes a peer known. It takes part in routing once [`Publisher::change_allowed_ips`] names it.
     pub fn add_peer(&mut self, id: PeerId, activity: Arc<Activity>) {
         let entry = PeerEntry { id, activity, current: ArcSwapOption::empty(), path: ArcSwapOption::empty() };
-        let replaced = self.peers.insert(id, Peer { entry: Arc::new(entry), endpoint: None });
+        let replaced = self.peers.insert(id, Peer { entry: Arc::new(entry), endpoint: None, awaits: None });
         debug_assert!(replaced.is_none(), "a slot is removed before it is used again");
     }
 
     /// Forgets a peer. Its sessions and allowed IPs are removed by calls of their own.
     pub fn remove_peer(&mut self, id: PeerId) {
+        self.set_endpoint(id, None);
         if let Some(peer) = self.peers.remove(&id) {
             self.retire_option(peer.entry.current.swap(None));
             self.retire_option(peer.entry.path.swap(None));
@@ -104,10 +118,18 @@ impl Publisher {
 
     /// Makes workers send to `endpoint`.
     pub fn set_endpoint(&mut self, id: PeerId, endpoint: Option<Endpoint>) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.endpoint = endpoint;
-            self.resolve_path(id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let address = |endpoint: Option<Endpoint>| endpoint.map(|endpoint| endpoint.remote.ip());
+        let former = std::mem::replace(&mut peer.endpoint, endpoint);
+        if address(former) != address(endpoint) {
+            if let Some(address) = address(former) {
+                self.by_address.remove(&(address, id));
+            }
+            if let Some(address) = address(endpoint) {
+                self.by_address.insert((address, id));
+            }
         }
+        self.resolve_path(id);
     }
 
     /// Replaces cryptokey routing as a whole.
@@ -122,35 +144,50 @@ impl Publisher {
         self.publish_tables();
     }
 
-    /// Replaces what is known of the kernel's routes; paths are resolved anew.
-    pub fn set_network(&mut self, network: Network) {
-        self.network = network;
-        self.rebuild_fib();
+    /// Changes cryptokey routing; workers see all of `changes` at once, or none. Costs what the changes cost, with
+    /// however many other prefixes.
+    pub fn change_allowed_ips(&mut self, changes: &[AllowedIpChange]) {
+        for AllowedIpChange { prefix, owner } in changes {
+            match owner.and_then(|id| self.peers.get(&id)) {
+                Some(peer) => self.allowed_ips.insert(*prefix, Arc::clone(&peer.entry)),
+                None => self.allowed_ips.remove(prefix),
+            };
+        }
+        self.publish_tables();
+    }
+
+    /// Replaces what is known of the kernel's routes. Only the paths that this changes are resolved anew.
+    pub fn set_network(&mut self, network: impl Into<Arc<Network>>) {
+        self.network = network.into();
+        let own = self.network.addresses.iter().map(|address| address.address.addr()).collect();
+        let are_addresses_changed = std::mem::replace(&mut self.own_addresses, own) != self.own_addresses;
+        let changes = self.rebuild_fib();
+        if are_addresses_changed {
+            self.resolve_all_paths();
+        } else {
+            self.resolve_paths_in(&changes);
+        }
     }
 
     /// The port that outer headers name as source.
     pub fn set_listen_port(&mut self, port: u16) {
         self.listen_port = port;
         self.publish_tables();
-        self.resolve_paths();
+        self.resolve_all_paths();
     }
 
     /// The tunnel device and its MTU, in bytes of inner packet.
     pub fn set_tunnel(&mut self, interface_index: u32, mtu: u16) {
         self.tunnel_index = interface_index;
         self.tunnel_mtu = mtu.into();
-        self.rebuild_fib();
+        let changes = self.rebuild_fib();
+        self.resolve_paths_in(&changes);
     }
 
     /// Neighbours that paths and routes depend on: (interface index, address). Control keeps them resolved,
     /// since traffic that bypasses the kernel does not.
     pub fn next_hops_in_use(&self) -> Vec<(u32, IpAddr)> {
-        let unresolved = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.endpoint.as_ref())
-            .filter_map(|endpoint| self.fib.unresolved(endpoint.remote.ip()))
-            .map(|neighbour| (neighbour.interface_index, neighbour.address));
+        let unresolved = self.awaited.keys().map(|neighbour| (neighbour.interface_index, neighbour.address));
         let resolved = self
             .network
             .neighbours
@@ -166,21 +203,29 @@ impl Publisher {
         path.is_some_and(|path| path.link.is_some())
     }
 
+    /// How often a path was looked up so far, and how many replaced things wait for their last reader: what shows
+    /// whether a change costs more than it should.
+    pub fn effort(&self) -> (u64, usize) {
+        (self.path_resolutions, self.retired.len())
+    }
+
     /// Frees what was replaced and no worker holds any more. To be called about once a second.
     pub fn collect(&mut self) {
         self.retired.retain(|retired| Arc::strong_count(&retired.0) > 1);
     }
 
-    fn rebuild_fib(&mut self) {
-        self.fib = Fib::build(&self.network, &self.fast_links, self.tunnel_index);
+    /// Returns the prefixes whose destinations may be reached otherwise than before.
+    fn rebuild_fib(&mut self) -> Vec<IpNet> {
+        let fib = Fib::build(&self.network, &self.fast_links, self.tunnel_index);
+        let former = std::mem::replace(&mut self.fib, Arc::new(fib));
         self.publish_tables();
-        self.resolve_paths();
+        self.fib.changes_since(&former)
     }
 
     fn publish_tables(&mut self) {
         let tables = Tables {
             allowed_ips: self.allowed_ips.clone(),
-            fib: self.fib.clone(),
+            fib: Arc::clone(&self.fib),
             tunnel_mtu: self.tunnel_mtu,
             listen_port: self.listen_port,
         };
@@ -188,14 +233,32 @@ impl Publisher {
         self.retire(replaced);
     }
 
-    fn resolve_paths(&mut self) {
-        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+    fn resolve_all_paths(&mut self) {
+        let ids: Vec<PeerId> = self.by_address.iter().map(|(_, id)| *id).collect();
+        for id in ids {
+            self.resolve_path(id);
+        }
+    }
+
+    /// Resolves the paths of peers whose endpoint is within one of these prefixes.
+    fn resolve_paths_in(&mut self, prefixes: &[IpNet]) {
+        let mut ids = BTreeSet::new();
+        for prefix in prefixes {
+            let range = (prefix.network(), PeerId(0))..=(prefix.broadcast(), PeerId(u32::MAX));
+            ids.extend(self.by_address.range(range).map(|(_, id)| *id));
+        }
         for id in ids {
             self.resolve_path(id);
         }
     }
 
     fn resolve_path(&mut self, id: PeerId) {
+        self.path_resolutions += 1;
+        let Some(peer) = self.peers.get(&id) else { return };
+        let awaits = peer.endpoint.and_then(|endpoint| self.fib.unresolved(endpoint.remote.ip()));
+        if awaits != peer.awaits {
+            self.set_awaited(id, awaits);
+        }
         let peer = &self.peers[&id];
         let path = peer.endpoint.map(|endpoint| Path { endpoint, link: self.link_path(&endpoint) });
         let held = peer.entry.path.load_full();
@@ -220,12 +283,30 @@ impl Publisher {
         Some(LinkPath { interface_index: hop.interface_index, mtu: hop.mtu, header })
     }
 
+    fn set_awaited(&mut self, id: PeerId, awaits: Option<Neighbour>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(former) = std::mem::replace(&mut peer.awaits, awaits)
+            && let Entry::Occupied(mut count) = self.awaited.entry(former)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if let Some(neighbour) = awaits {
+            *self.awaited.entry(neighbour).or_default() += 1;
+        }
+    }
+
     fn is_own(&self, ip: IpAddr) -> bool {
-        self.network.addresses.iter().any(|address| address.address.addr() == ip)
+        self.own_addresses.contains(&ip)
     }
 
     fn retire<T: Any + Send + Sync>(&mut self, replaced: Arc<T>) {
-        self.retired.push(Retired(replaced));
+        // It is out of every table, so nobody who does not hold it can come to.
+        if Arc::strong_count(&replaced) > 1 {
+            self.retired.push(Retired(replaced));
+        }
     }
 
     fn retire_option<T: Any + Send + Sync>(&mut self, replaced: Option<Arc<T>>) {

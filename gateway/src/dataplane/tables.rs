@@ -43,7 +43,7 @@ pub struct Tables {
     /// Cryptokey routing, device-wide and for both directions.
     pub allowed_ips: AllowedIps<Arc<PeerEntry>>,
     /// The kernel's routes, as far as the fast path may follow them.
-    pub fib: Fib,
+    pub fib: Arc<Fib>,
     /// The tunnel's MTU, in bytes of inner packet.
     pub tunnel_mtu: usize,
     /// The UDP port peers send to.
@@ -52,7 +52,7 @@ pub struct Tables {
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { allowed_ips: AllowedIps::new(), fib: Fib::default(), tunnel_mtu: 0, listen_port: 0 }
+        Self { allowed_ips: AllowedIps::new(), fib: Arc::default(), tunnel_mtu: 0, listen_port: 0 }
     }
 }
 

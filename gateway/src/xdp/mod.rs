@@ -80,12 +80,21 @@ impl Steering {
     ///
     /// Missing capabilities, a kernel that is too old, or one that refuses the program.
     pub fn load() -> Result<Self> {
+        Self::load_with_room(layout::MAX_ALLOWED_IPS)
+    }
+
+    /// As [`load`](Self::load), with room for so many allowed IPs per family: a test fills it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load`](Self::load).
+    pub fn load_with_room(allowed_ip_count: u32) -> Result<Self> {
         // Before 5.9 there is no bpf_link for XDP, and a program would survive a killed gateway.
         match KernelVersion::current() {
             Ok(version) if version < KernelVersion::new(5, 9, 0) => return Err(Error::KernelTooOld),
             _ => {}
         }
-        let mut ebpf = object::load()?;
+        let mut ebpf = object::load(allowed_ip_count)?;
         #[cfg(feature = "trace")]
         let forwarder = trace::Forwarder::start(&mut ebpf);
         let program = program_mut(&mut ebpf)?;
@@ -221,6 +230,24 @@ impl Steering {
     /// As [`set_local_addresses`](Self::set_local_addresses), for `MAX_ALLOWED_IPS`.
     pub fn set_allowed_ips(&mut self, prefixes: &[IpNet]) -> Result<()> {
         self.allowed.replace(&mut self.ebpf, &prefixes.iter().map(IpNet::trunc).collect())
+    }
+
+    /// Steers packets to some prefixes from now on (`true`) and to others no more (`false`), at the cost of these
+    /// alone; of several changes of one prefix the last counts. What stays is never absent for a moment.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused some, usually because there are more than `MAX_ALLOWED_IPS` of a family; all others are
+    /// steered. See [`unsteered_count`](Self::unsteered_count).
+    pub fn change_allowed_ips(&mut self, changes: impl IntoIterator<Item = (IpNet, bool)>) -> Result<()> {
+        let changes = changes.into_iter().map(|(prefix, is_wanted)| (prefix.trunc(), is_wanted));
+        self.allowed.change(&mut self.ebpf, changes)
+    }
+
+    /// How many prefixes the maps had no room for: their packets are left to the kernel. They are steered as soon
+    /// as others are given up.
+    pub fn unsteered_count(&self) -> usize {
+        self.allowed.missing_count()
     }
 
     /// Follows a change of the MAC address of an attached interface.

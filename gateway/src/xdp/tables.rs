@@ -1,6 +1,9 @@
 //! Sets in maps, changed by difference: what stays is never absent for a moment.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use aya::{
     Ebpf,
@@ -22,11 +25,13 @@ pub trait Member: Copy + Ord {
 /// What the maps hold: always true, also when an update failed half-way.
 pub struct Table<T> {
     members: BTreeSet<T>,
+    /// What is wanted too and the maps had no room for.
+    missing: BTreeSet<T>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { members: BTreeSet::new() }
+        Self { members: BTreeSet::new(), missing: BTreeSet::new() }
     }
 }
 
@@ -44,6 +49,62 @@ impl<T: Member> Table<T> {
             self.members.remove(&member);
         }
         Ok(())
+    }
+
+    /// Adds (`true`) and removes (`false`) members, new ones first; of several changes of one the last counts.
+    /// Costs what the changes cost. What finds no room is kept, and gets what room later changes make.
+    ///
+    /// # Errors
+    /// The first refusal of the kernel; all the rest was changed nevertheless.
+    pub fn change(&mut self, ebpf: &mut Ebpf, changes: impl IntoIterator<Item = (T, bool)>) -> Result<()> {
+        let changes: BTreeMap<T, bool> = changes.into_iter().collect();
+        let mut outcome = Ok(());
+        for (member, _) in changes.iter().filter(|(_, is_wanted)| **is_wanted) {
+            if !self.members.contains(member) && !self.missing.contains(member) {
+                outcome = outcome.and(self.add(ebpf, *member));
+            }
+        }
+        let mut removed: BTreeMap<&str, usize> = BTreeMap::new();
+        for (member, _) in changes.iter().filter(|(_, is_wanted)| !**is_wanted) {
+            self.missing.remove(member);
+            if self.members.contains(member) {
+                match member.remove(ebpf) {
+                    Ok(()) => {
+                        self.members.remove(member);
+                        *removed.entry(member.map_name()).or_default() += 1;
+                    }
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
+            }
+        }
+        for (map, count) in removed {
+            let fitting: Vec<T> =
+                self.missing.iter().filter(|member| member.map_name() == map).take(count).copied().collect();
+            for member in fitting {
+                outcome = outcome.and(self.add(ebpf, member));
+            }
+        }
+        outcome
+    }
+
+    /// Puts `member` into its map, or among the missing.
+    fn add(&mut self, ebpf: &mut Ebpf, member: T) -> Result<()> {
+        match member.insert(ebpf) {
+            Ok(()) => {
+                self.missing.remove(&member);
+                self.members.insert(member);
+                Ok(())
+            }
+            Err(error) => {
+                self.missing.insert(member);
+                Err(error)
+            }
+        }
+    }
+
+    /// How many members the maps had no room for.
+    pub fn missing_count(&self) -> usize {
+        self.missing.len()
     }
 }
 

@@ -175,6 +175,11 @@ impl Laboratory {
         Arc::clone(&self.shared)
     }
 
+    /// The one that writes what the engine reads.
+    pub fn publisher(&mut self) -> &mut Publisher {
+        &mut self.publisher
+    }
+
     /// A counter no datagram of this laboratory had.
     pub fn next_counter(&mut self) -> u64 {
         self.counter += 1;
@@ -286,7 +291,8 @@ fn local(remote: SocketAddr) -> LocalAddress {
     LocalAddress { ip: ip.parse().unwrap(), interface_index: UPLINK }
 }
 
-fn network() -> Network {
+/// Two links with their routes, as the laboratory begins.
+pub fn network() -> Network {
     let link = |index: u32| {
         let mac = Some([2, 0, 0, 0, 1, index as u8]);
         (index, Link { index, name: format!("link{index}"), mac, mtu: 1500, up: true })

@@ -1,6 +1,6 @@
 //! Changes of configuration, in the order and with the quirks of the kernel's `netlink.c`.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -11,7 +11,7 @@ use crate::{
     endpoint::Endpoint,
     identity::Identity,
     keys::{PresharedKey, PrivateKey, PublicKey},
-    output::Output,
+    output::{AllowedIpChange, Output},
     peer::StaticStatic,
     time::Now,
     timers::TimerKind,
@@ -86,6 +86,26 @@ impl PeerChange {
     }
 }
 
+/// Peers that one change makes send at once.
+const WAKES_AT_ONCE: u32 = 64;
+/// Time between two of those beyond. A hundred thousand peers are done in 20 s, before the first of them is due again
+/// with the usual keepalive interval of 25 s; from then on their timers are as far apart.
+const WAKE_SPACING: Duration = Duration::from_micros(200);
+
+/// Keeps one change from starting all handshakes of a large device in one moment.
+#[derive(Default)]
+struct Pacing {
+    count: u32,
+}
+
+impl Pacing {
+    /// How long the next peer has to wait; `None` for not at all.
+    fn next_delay(&mut self) -> Option<Duration> {
+        self.count += 1;
+        self.count.checked_sub(WAKES_AT_ONCE).filter(|beyond| *beyond > 0).map(|beyond| WAKE_SPACING * beyond)
+    }
+}
+
 /// Why changes were refused; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
@@ -112,13 +132,14 @@ impl Device {
                 self.remove_peer(id);
             }
         }
+        let mut pacing = Pacing::default();
         match change.private_key {
             PrivateKeyChange::Keep => {}
-            PrivateKeyChange::Clear => self.replace_private_key(None, now),
-            PrivateKeyChange::Set(key) => self.replace_private_key(Some(key), now),
+            PrivateKeyChange::Clear => self.replace_private_key(None, &mut pacing, now),
+            PrivateKeyChange::Set(key) => self.replace_private_key(Some(key), &mut pacing, now),
         }
         for peer in &change.peers {
-            self.apply_peer(peer, now);
+            self.apply_peer(peer, &mut pacing, now);
         }
         self.announce_allowed_ips();
         Ok(())
@@ -126,8 +147,9 @@ impl Device {
 
     /// One snapshot for all changes of a call.
     fn announce_allowed_ips(&mut self) {
-        if std::mem::take(&mut self.allowed_ips_changed) {
-            self.outputs.push_back(Output::AllowedIpsChanged);
+        let changes = std::mem::take(&mut self.allowed_ip_changes);
+        if !changes.is_empty() {
+            self.outputs.push_back(Output::AllowedIpsChanged { changes });
         }
     }
 
@@ -148,7 +170,7 @@ impl Device {
         count
     }
 
-    fn apply_peer(&mut self, change: &PeerChange, now: Now) {
+    fn apply_peer(&mut self, change: &PeerChange, pacing: &mut Pacing, now: Now) {
         let existing = self.peers.id_of(&change.public_key);
         if change.remove {
             if let Some(id) = existing {
@@ -168,7 +190,7 @@ impl Device {
         self.apply_allowed_ips(id, change);
         let started = change.persistent_keepalive.is_some_and(|secs| self.set_persistent_keepalive(id, secs));
         if started && self.up {
-            self.send_keepalive(id, now);
+            self.wake_paced(id, pacing, now);
         }
         self.send_staged(id, now);
         self.review(id, now);
@@ -206,7 +228,10 @@ impl Device {
             match action {
                 AllowedIpAction::Add => {
                     let previous = self.allowed_ips.insert(prefix, id);
-                    self.allowed_ips_changed |= previous != Some(id);
+                    if previous == Some(id) {
+                        continue;
+                    }
+                    self.allowed_ip_changes.push(AllowedIpChange { prefix, owner: Some(id) });
                     if let Some(previous) = previous.and_then(|previous| self.peers.peer_mut(previous)) {
                         previous.allowed_ips.remove(&prefix);
                     }
@@ -219,7 +244,7 @@ impl Device {
                         && peer.allowed_ips.remove(&prefix)
                     {
                         self.allowed_ips.remove(&prefix);
-                        self.allowed_ips_changed = true;
+                        self.allowed_ip_changes.push(AllowedIpChange { prefix, owner: None });
                     }
                 }
             }
@@ -231,10 +256,10 @@ impl Device {
             return;
         };
         let prefixes = std::mem::take(&mut peer.allowed_ips);
-        for prefix in &prefixes {
-            self.allowed_ips.remove(prefix);
+        for &prefix in &prefixes {
+            self.allowed_ips.remove(&prefix);
+            self.allowed_ip_changes.push(AllowedIpChange { prefix, owner: None });
         }
-        self.allowed_ips_changed |= !prefixes.is_empty();
     }
 
     /// Whether keepalives were off and are on now.
@@ -259,11 +284,11 @@ impl Device {
     /// Sets or clears our private key. A peer with our own public key is removed; sessions may receive, but not
     /// send any more, and the next packet starts a handshake at once. Setting the same key changes nothing.
     pub fn set_private_key(&mut self, key: Option<PrivateKey>, now: Now) {
-        self.replace_private_key(key, now);
+        self.replace_private_key(key, &mut Pacing::default(), now);
         self.announce_allowed_ips();
     }
 
-    fn replace_private_key(&mut self, key: Option<PrivateKey>, now: Now) {
+    fn replace_private_key(&mut self, key: Option<PrivateKey>, pacing: &mut Pacing, now: Now) {
         if self.private_key() == key.as_ref() {
             return;
         }
@@ -285,7 +310,7 @@ impl Device {
         }
         self.agreements_wanted.clear();
         self.want_agreements(ids.iter().copied());
-        self.wake_peers(&ids, now);
+        self.wake_peers(&ids, pacing, now);
     }
 
     /// Takes the interface up or down. Going down erases all sessions and forgets staged packets.
@@ -297,7 +322,7 @@ impl Device {
         self.begin_epoch();
         let ids = self.peers.ids();
         if up {
-            self.wake_peers(&ids, now);
+            self.wake_peers(&ids, &mut Pacing::default(), now);
             return;
         }
         for id in ids {
@@ -315,17 +340,36 @@ impl Device {
     }
 
     /// Sends what peers have waited for: staged packets and persistent keepalives.
-    fn wake_peers(&mut self, ids: &[PeerId], now: Now) {
+    fn wake_peers(&mut self, ids: &[PeerId], pacing: &mut Pacing, now: Now) {
         if !self.up || self.identity.is_none() {
             return;
         }
         for &id in ids {
-            if self.peers.peer(id).is_some_and(|peer| peer.persistent_keepalive.is_some()) {
-                self.send_keepalive(id, now);
-            } else {
-                self.send_staged(id, now);
+            let waits = self
+                .peers
+                .peer(id)
+                .is_some_and(|peer| peer.persistent_keepalive.is_some() || !peer.staged.is_empty());
+            if waits {
+                self.wake_paced(id, pacing, now);
             }
             self.review(id, now);
+        }
+    }
+
+    /// [`Self::wake`], at once or when its turn comes.
+    fn wake_paced(&mut self, id: PeerId, pacing: &mut Pacing, now: Now) {
+        match pacing.next_delay() {
+            None => self.wake(id, now),
+            Some(delay) => self.timers.arm(id, TimerKind::Wake, now.monotonic + delay),
+        }
+    }
+
+    /// Sends a peer's staged packets, and a keepalive if it has persistent ones.
+    pub(super) fn wake(&mut self, id: PeerId, now: Now) {
+        if self.peers.peer(id).is_some_and(|peer| peer.persistent_keepalive.is_some()) {
+            self.send_keepalive(id, now);
+        } else {
+            self.send_staged(id, now);
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     index_table::IndexTable,
     keypairs::Retired,
     keys::{KEY_LEN, PrivateKey, PublicKey},
-    output::{HandshakeCounters, Output, SessionEvent},
+    output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent},
     peer_table::PeerTable,
     time::{Now, Time},
     timers::Timers,
@@ -69,8 +69,8 @@ pub struct Device {
     peers: PeerTable,
     indices: IndexTable<IndexUse>,
     allowed_ips: AllowedIps<PeerId>,
-    /// Changed since `AllowedIpsChanged` was last put out.
-    allowed_ips_changed: bool,
+    /// Changes since `AllowedIpsChanged` was last put out.
+    allowed_ip_changes: Vec<AllowedIpChange>,
     timers: Timers,
     /// Curve arithmetic that handshakes wait for.
     work: VecDeque<CurveWork>,
@@ -102,7 +102,7 @@ impl Device {
             peers: PeerTable::default(),
             indices: IndexTable::new(index_key),
             allowed_ips: AllowedIps::new(),
-            allowed_ips_changed: false,
+            allowed_ip_changes: Vec::new(),
             timers: Timers::default(),
             work: VecDeque::new(),
             agreements_wanted: VecDeque::new(),

@@ -61,6 +61,11 @@ impl Device {
         self.peers.peer(peer).map(PeerStatus::from)
     }
 
+    /// A peer's public key.
+    pub fn public_key_of(&self, peer: PeerId) -> Option<PublicKey> {
+        self.peers.peer(peer).map(|peer| peer.public_key)
+    }
+
     /// The peer with a public key.
     pub fn peer_by_key(&self, public_key: &PublicKey) -> Option<PeerId> {
         self.peers.id_of(public_key)

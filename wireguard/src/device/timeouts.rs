@@ -12,10 +12,17 @@ use crate::{
     timers::TimerKind,
 };
 
+/// Timers that one call handles at most.
+const TIMEOUTS_AT_ONCE: usize = 256;
+
 impl Device {
-    /// Does everything that is due. Costs nothing for peers with nothing due.
+    /// Does what is due, earliest first. Costs nothing for peers with nothing due.
+    ///
+    /// Of very many timers that are due together, some are left for the next call, so that the owner can look after
+    /// other things between two: [`Device::next_timeout`] is not in the future then.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some((id, kind)) = self.timers.pop_due(now.monotonic) {
+        for _ in 0..TIMEOUTS_AT_ONCE {
+            let Some((id, kind)) = self.timers.pop_due(now.monotonic) else { return };
             match kind {
                 TimerKind::RetransmitHandshake => self.retransmit_due(id, now),
                 TimerKind::PassiveKeepalive => self.passive_keepalive_due(id, now),
@@ -23,6 +30,7 @@ impl Device {
                 TimerKind::ZeroKeys => self.zero_keys(id),
                 TimerKind::PersistentKeepalive => self.persistent_keepalive_due(id, now),
                 TimerKind::Review => self.review_due(id, now),
+                TimerKind::Wake => self.wake_due(id, now),
             }
         }
     }
@@ -89,6 +97,11 @@ impl Device {
                 peer.new_handshake_armed_for = unanswered;
             }
         }
+    }
+
+    fn wake_due(&mut self, id: PeerId, now: Now) {
+        self.wake(id, now);
+        self.review(id, now);
     }
 
     fn retransmit_due(&mut self, id: PeerId, now: Now) {

@@ -115,7 +115,7 @@ fn one_change_announces_allowed_ips_once() {
     let mut device = device_with((0..50).map(|number| peer_with(number, &["10.0.0.0/8"])).collect());
     let outputs: Vec<Output> = std::iter::from_fn(|| device.poll_output()).collect();
     let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
-    assert_eq!(count(|output| matches!(output, Output::AllowedIpsChanged)), 1);
+    assert_eq!(count(|output| matches!(output, Output::AllowedIpsChanged { .. })), 1);
     assert_eq!(count(|output| matches!(output, Output::PeerAdded { .. })), 50);
 }
 

@@ -248,7 +248,7 @@ impl Node {
                         None => self.endpoints.remove(&peer),
                     };
                 }
-                Output::PeerAdded { .. } | Output::AllowedIpsChanged => {}
+                Output::PeerAdded { .. } | Output::AllowedIpsChanged { .. } => {}
             }
         }
     }

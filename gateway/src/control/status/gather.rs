@@ -7,6 +7,7 @@ use wireguard::{DropReason, HandshakeCounters, PeerStatus};
 
 use super::{InterfaceStatus, LinkStatus, PeerReport, Status, WorkerStatus};
 use crate::control::{Control, TUNNEL_MTU_DEFAULT};
+use crate::xdp::Steering;
 
 impl Control {
     /// The status of this moment.
@@ -24,6 +25,7 @@ impl Control {
             listen_port: self.sockets.listen_port(),
             public_key: self.device.public_key().map(|key| key.to_string()),
             plain_rules: self.network.plain_rules,
+            unsteered_allowed_ips: self.steering.as_ref().map_or(0, Steering::unsteered_count),
             interfaces: self.interfaces(),
             links: sources
                 .links

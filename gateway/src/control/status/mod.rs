@@ -104,6 +104,9 @@ pub struct Status {
     pub public_key: Option<String>,
     /// False when policy routing rules force all packets onto the slow path.
     pub plain_rules: bool,
+    /// Allowed IPs that the XDP program has no room for: their packets take the slow path.
+    #[serde(default)]
+    pub unsteered_allowed_ips: usize,
     /// Interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// AF_XDP sockets.

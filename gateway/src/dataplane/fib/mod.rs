@@ -1,6 +1,7 @@
 //! The forwarding table of the fast path: the kernel's routes and neighbours folded into one longest-prefix
 //! match. What it cannot answer exactly as the kernel would, it leaves to the kernel.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,7 +46,7 @@ pub struct Neighbour {
 }
 
 /// What a leaf of the trie holds: a route's answer, before or after its neighbour is known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaf {
     Resolved(NextHop),
     /// On-link and the destination has no entry of its own: its neighbour is not resolved.
@@ -99,6 +100,14 @@ impl Fib {
         }
     }
 
+    /// The prefixes whose own entry differs between this table and `former`: only destinations in them can be
+    /// answered otherwise than before.
+    pub fn changes_since(&self, former: &Self) -> Vec<IpNet> {
+        let v4 = differences(self.v4.iter(), former.v4.iter()).map(IpNet::V4);
+        let v6 = differences(self.v6.iter(), former.v6.iter()).map(IpNet::V6);
+        v4.chain(v6).collect()
+    }
+
     fn leaf(&self, destination: IpAddr) -> Option<&Leaf> {
         match destination {
             IpAddr::V4(address) => self.v4.get_lpm(&host_v4(address)).map(|(_, leaf)| leaf),
@@ -126,6 +135,34 @@ impl Fib {
             }
         }
     }
+}
+
+/// What is not the same in two lists in the order of their prefixes.
+fn differences<'a, P: Copy + Ord + 'a>(
+    ours: impl Iterator<Item = (&'a P, &'a Leaf)>,
+    theirs: impl Iterator<Item = (&'a P, &'a Leaf)>,
+) -> impl Iterator<Item = P> {
+    let (mut ours, mut theirs) = (ours.peekable(), theirs.peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (Some((ours, _)), Some((theirs, _))) => ours.cmp(theirs),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return None,
+            };
+            match order {
+                Ordering::Less => return ours.next().map(|(prefix, _)| *prefix),
+                Ordering::Greater => return theirs.next().map(|(prefix, _)| *prefix),
+                Ordering::Equal => {
+                    let ((prefix, ours), (_, theirs)) = (ours.next()?, theirs.next()?);
+                    if ours != theirs {
+                        return Some(*prefix);
+                    }
+                }
+            }
+        }
+    })
 }
 
 fn host_v4(address: Ipv4Addr) -> Ipv4Net {
