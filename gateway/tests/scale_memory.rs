@@ -50,14 +50,6 @@ fn a_hundred_thousand_peers_with_all_their_sessions_fit_into_a_gibibyte() {
     let shared = Arc::new(Shared::new(permutation).unwrap());
     let mut publisher = Publisher::new(Arc::clone(&shared), BTreeSet::new());
     let empty = resident();
-    println!(
-        "SIZES session {} datasession {} key {} peerentry {} path {}",
-        size_of::<Session>(),
-        size_of::<gateway::dataplane::tables::DataSession>(),
-        size_of::<aead::Key>(),
-        size_of::<gateway::dataplane::tables::PeerEntry>(),
-        size_of::<gateway::dataplane::tables::Path>()
-    );
 
     let change = DeviceChange { peers: (0..PEER_COUNT).map(peer).collect(), ..DeviceChange::default() };
     device.apply(change, now).unwrap();

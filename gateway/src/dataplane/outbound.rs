@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 use super::counters::Verdict;
 use super::engine::{BATCH_MAX, Engine};
-use super::tables::{DataSession, Path, PeerEntry};
+use super::tables::{Path, PeerEntry, SealingSession};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Scratch of one batch of packets being sealed; empty between batches.
@@ -43,7 +43,8 @@ struct Outgoing {
 /// Consecutive messages sealed under one session.
 #[derive(Debug)]
 struct Run {
-    session: Arc<DataSession>,
+    session: Arc<SealingSession>,
+    peer: Arc<PeerEntry>,
     path: Arc<Path>,
     len: usize,
 }
@@ -106,7 +107,7 @@ impl Engine {
                     outgoing.push(Outgoing { counter, ecn });
                 }
             }
-            runs.push(Run { session, path, len: frames.len() - sealed_before });
+            runs.push(Run { session, peer, path, len: frames.len() - sealed_before });
         }
     }
 
@@ -122,7 +123,7 @@ impl Engine {
     fn prepare(
         &mut self,
         pool: &mut FramePool,
-        data: &DataSession,
+        data: &SealingSession,
         counter: u64,
         mut frame: Frame,
     ) -> Option<Frame> {
@@ -143,7 +144,7 @@ impl Engine {
     /// Seals the whole batch in place.
     fn seal(&mut self, pool: &mut FramePool, sealing: &mut Sealing) {
         let Sealing { frames, outgoing, runs, .. } = sealing;
-        let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.sealing, run.len));
+        let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.key, run.len));
         let mut buffers = pool.data_mut_each(frames);
         for chunk in outgoing.chunks(BATCH_MAX) {
             let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
@@ -162,14 +163,14 @@ impl Engine {
     fn emit(&mut self, pool: &mut FramePool, sealing: &mut Sealing, now: Time) {
         let Sealing { frames, outgoing, runs, .. } = sealing;
         let mut sealed = frames.drain(..).zip(outgoing.drain(..));
-        for Run { session, path, len } in runs.drain(..) {
+        for Run { session, peer, path, len } in runs.drain(..) {
             let mut bytes = 0;
             for (frame, message) in sealed.by_ref().take(len) {
                 bytes += frame.len() as u64;
                 self.emit_message(pool, &path, frame, &message);
             }
             if bytes > 0 {
-                self.mark_sent(&session, bytes, now);
+                self.mark_sent(&session, &peer, bytes, now);
             }
         }
     }
@@ -189,12 +190,12 @@ impl Engine {
         self.egress.datagrams.push(Datagram { frame, endpoint: path.endpoint, ecn: message.ecn });
     }
 
-    fn mark_sent(&mut self, data: &DataSession, bytes: u64, now: Time) {
-        data.peer.activity.sent(now, bytes, true);
+    fn mark_sent(&mut self, data: &SealingSession, peer: &PeerEntry, bytes: u64, now: Time) {
+        peer.activity.sent(now, bytes, true);
         let local_index = data.session.local_index();
         if data.session.wants_rekey_on_send(now) {
             self.note(SessionEvent::RekeyOnSend { local_index });
         }
-        self.note_activity(&data.peer);
+        self.note_activity(peer);
     }
 }

@@ -14,7 +14,7 @@ use wireguard::{Activity, AllowedIpChange, AllowedIps, Endpoint, PeerId, Session
 use super::encap::OuterHeader;
 use super::fib::{Fib, Neighbour, NextHop};
 use super::network::Network;
-use super::tables::{DataSession, LinkPath, Path, PeerEntry, Shared, Tables};
+use super::tables::{DataSession, LinkPath, Path, PeerEntry, SealingSession, Shared, Tables};
 
 /// Control's handle on what workers see.
 #[derive(Debug)]
@@ -100,10 +100,9 @@ impl Publisher {
     /// Makes workers forget the session of `local_index`.
     pub fn remove_session(&mut self, local_index: u32) {
         let Some(session) = self.shared.sessions.remove(local_index) else { return };
-        let is_current =
-            session.peer.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &session));
-        if is_current {
-            session.peer.current.store(None);
+        let current = session.peer.current.load_full();
+        if current.is_some_and(|current| Arc::ptr_eq(&current.session, &session.session)) {
+            self.retire_option(session.peer.current.swap(None));
         }
         self.retire(session);
     }
@@ -111,7 +110,8 @@ impl Publisher {
     /// Makes workers seal with `session`, which was added before; with `None` they stage.
     pub fn set_current_session(&mut self, id: PeerId, session: Option<&Session>) {
         let Some(peer) = self.peers.get(&id) else { return };
-        let current = session.and_then(|session| self.shared.sessions.lookup(session.local_index()));
+        let added = session.and_then(|session| self.shared.sessions.lookup(session.local_index()));
+        let current = added.map(|added| Arc::new(SealingSession::new(Arc::clone(&added.session))));
         let replaced = peer.entry.current.swap(current);
         self.retire_option(replaced);
     }
@@ -312,15 +312,6 @@ impl Publisher {
     fn retire_option<T: Any + Send + Sync>(&mut self, replaced: Option<Arc<T>>) {
         if let Some(replaced) = replaced {
             self.retire(replaced);
-        }
-    }
-}
-
-impl Drop for Publisher {
-    /// Cuts the cycles between peers and their sessions, so that all keys are wiped.
-    fn drop(&mut self) {
-        for peer in self.peers.values() {
-            peer.entry.current.store(None);
         }
     }
 }

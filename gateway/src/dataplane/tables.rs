@@ -64,7 +64,7 @@ pub struct PeerEntry {
     /// Marks that timers and `wg show` read.
     pub activity: Arc<Activity>,
     /// The session to seal with; `None` until a handshake completes.
-    pub current: ArcSwapOption<DataSession>,
+    pub current: ArcSwapOption<SealingSession>,
     /// How the peer's endpoint is reached; `None` while it is unknown.
     pub path: ArcSwapOption<Path>,
 }
@@ -89,29 +89,38 @@ pub struct LinkPath {
     pub header: OuterHeader,
 }
 
-/// A session with its keys expanded for the batch AEAD.
+/// A session that may receive, with its key expanded for the batch AEAD.
 #[derive(Debug)]
 pub struct DataSession {
     /// Counters, replay window and age.
     pub session: Arc<Session>,
-    /// The peer it belongs to. The cycle through [`PeerEntry::current`] is cut by the publisher when the
-    /// session ends.
+    /// The peer it belongs to.
     pub peer: Arc<PeerEntry>,
-    /// Seals what is sent.
-    pub sealing: Key,
     /// Opens what is received.
     pub opening: Key,
 }
 
+/// The one session of a peer that sends. Expanded keys are large (about 0.7 KB), and of the up to three sessions of
+/// a peer only this one needs two.
+#[derive(Debug)]
+pub struct SealingSession {
+    /// Counters and age.
+    pub session: Arc<Session>,
+    /// Seals what is sent.
+    pub key: Key,
+}
+
+impl SealingSession {
+    /// Expands the sending key of `session`.
+    pub fn new(session: Arc<Session>) -> Self {
+        Self { key: Key::new(session.sending_key()), session }
+    }
+}
+
 impl DataSession {
-    /// Expands the keys of `session`.
+    /// Expands the receiving key of `session`.
     pub fn new(session: Arc<Session>, peer: Arc<PeerEntry>) -> Self {
-        Self {
-            sealing: Key::new(session.sending_key()),
-            opening: Key::new(session.receiving_key()),
-            session,
-            peer,
-        }
+        Self { opening: Key::new(session.receiving_key()), session, peer }
     }
 }
 

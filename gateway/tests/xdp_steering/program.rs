@@ -28,7 +28,10 @@ struct Bench {
 
 impl Bench {
     fn new(role: Role) -> Self {
-        let mut steering = Steering::load().unwrap();
+        Self::over(Steering::load().unwrap(), role)
+    }
+
+    fn over(mut steering: Steering, role: Role) -> Self {
         steering.set_listen_port(frames::LISTEN_PORT).unwrap();
         steering.set_tunnel_mtu(frames::TUNNEL_MTU).unwrap();
         steering.set_local_addresses(&frames::LOCAL.map(|text| text.parse().unwrap())).unwrap();
@@ -194,6 +197,41 @@ fn changed_tables_change_what_is_steered() {
 
     bench.steering.set_mac(bench.interface_index, [2, 9, 9, 9, 9, 9]).unwrap();
     assert_eq!(bench.run(&frames::inner_v4()).1, [Reason::OtherMac]);
+}
+
+#[test]
+fn allowed_ips_beyond_the_room_of_the_maps_are_left_to_the_kernel_until_there_is_room() {
+    if !report::unless_root(
+        "allowed_ips_beyond_the_room_of_the_maps_are_left_to_the_kernel_until_there_is_room",
+    ) {
+        return;
+    }
+    const ROOM: u32 = 16;
+    let mut bench = Bench::over(Steering::load_with_room(ROOM).unwrap(), BOTH);
+    let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
+    bench.steering.register_socket(bench.interface_index, 0, socket.as_fd()).unwrap();
+    bench.steering.set_allowed_ips(&[]).unwrap();
+    let other = |number: u32| format!("172.16.{number}.0/24").parse().unwrap();
+    bench.steering.change_allowed_ips((0..ROOM).map(|number| (other(number), true))).unwrap();
+    assert_eq!(bench.steering.unsteered_count(), 0);
+
+    let wanted = ["10.7.0.0/24", "2001:db8:7::/48", "::/0"].map(|text| (text.parse().unwrap(), true));
+    let error = bench.steering.change_allowed_ips(wanted).unwrap_err().to_string();
+    assert!(error.contains("it is full"), "{error}");
+    assert_eq!(bench.steering.unsteered_count(), 1, "the other family has room");
+    assert_eq!(bench.run(&frames::inner_v4()), (XDP_PASS, vec![Reason::NotAllowed]));
+    assert_eq!(bench.run(&frames::inner_v6()).1, [Reason::Inner]);
+
+    // Of several changes of one prefix the last counts, and a prefix that stays is not touched.
+    let changes = [(other(3), false), (other(4), false), (other(4), true)];
+    bench.steering.change_allowed_ips(changes).unwrap();
+    assert_eq!(bench.steering.unsteered_count(), 0);
+    assert_eq!(bench.run(&frames::inner_v4()).1, [Reason::Inner]);
+
+    // What was never steered can be given up like any other.
+    bench.steering.change_allowed_ips([(other(99), true)]).unwrap_err();
+    bench.steering.change_allowed_ips([(other(99), false)]).unwrap();
+    assert_eq!(bench.steering.unsteered_count(), 0);
 }
 
 #[test]
