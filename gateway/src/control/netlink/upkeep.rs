@@ -27,7 +27,7 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// The next hops to mark now, of those `in_use` (interface index and address): at most [`MARKS_MAX`], those that
+    /// The next hops to mark now, of those `in_use` (interface index and address): at most 1024, those that
     /// were longest not marked first. What is no longer in use is forgotten.
     pub fn due(
         &mut self,
