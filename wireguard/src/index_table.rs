@@ -75,7 +75,7 @@ impl<T> IndexTable<T> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::IndexTable;
+    use super::{IndexTable, SLOT_COUNT_MAX};
 
     #[test]
     fn freed_index_is_unknown_and_does_not_return_soon() {
@@ -90,6 +90,22 @@ mod tests {
             assert_eq!(table.remove(index), None);
         }
         assert!(table.entries.len() <= 65, "slots are reused");
+    }
+
+    #[test]
+    fn full_table_gives_no_index_until_one_is_freed() {
+        let mut table = IndexTable::new(1);
+        let first = table.insert(0).expect("there is room");
+        for number in 1..SLOT_COUNT_MAX as u32 {
+            assert!(table.insert(number).is_some(), "{number} of {SLOT_COUNT_MAX}");
+        }
+        assert_eq!(table.insert(0), None);
+        assert_eq!(table.lookup(first), Some(&0), "what is there is not disturbed");
+        assert_eq!(table.remove(first), Some(0));
+        let again = table.insert(7).expect("one is free");
+        assert_ne!(again, first, "the slot has another generation");
+        assert_eq!(table.lookup(again), Some(&7));
+        assert_eq!(table.insert(0), None);
     }
 
     #[test]

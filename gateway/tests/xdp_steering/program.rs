@@ -199,6 +199,9 @@ fn changed_tables_change_what_is_steered() {
     assert_eq!(bench.run(&frames::inner_v4()).1, [Reason::OtherMac]);
 }
 
+/// Allowed IPs per family that fit where a test fills the maps.
+const ROOM: u32 = 16;
+
 #[test]
 fn allowed_ips_beyond_the_room_of_the_maps_are_left_to_the_kernel_until_there_is_room() {
     if !report::unless_root(
@@ -206,7 +209,6 @@ fn allowed_ips_beyond_the_room_of_the_maps_are_left_to_the_kernel_until_there_is
     ) {
         return;
     }
-    const ROOM: u32 = 16;
     let mut bench = Bench::over(Steering::load_with_room(ROOM).unwrap(), BOTH);
     let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
     bench.steering.register_socket(bench.interface_index, 0, socket.as_fd()).unwrap();

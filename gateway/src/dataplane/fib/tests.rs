@@ -140,3 +140,31 @@ fn a_link_that_is_down_is_the_kernel_s() {
     network.links.get_mut(&DOWNLINK).unwrap().up = false;
     assert_eq!(build(&network).lookup(ip("10.9.0.5")), NextHop::Kernel);
 }
+
+#[test]
+fn what_is_answered_otherwise_is_within_what_changed() {
+    let build = |network: &Network| Fib::build(network, &BTreeSet::from([UPLINK, DOWNLINK]), TUNNEL);
+    let changes = |change: &dyn Fn(&mut Network)| {
+        let (former, mut changed) = (build(&network()), network());
+        change(&mut changed);
+        let fib = build(&changed);
+        let (forth, back) = (fib.changes_since(&former), former.changes_since(&fib));
+        assert_eq!(forth, back, "a change and its reverse concern the same");
+        forth.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(changes(&|_| ()), nothing);
+    assert_eq!(changes(&|network| network.routes.push(route("10.9.4.0/24", UPLINK, None))), ["10.9.4.0/24"]);
+    let without_v6 =
+        |network: &mut Network| network.routes.retain(|route| route.destination.addr().is_ipv4());
+    assert_eq!(changes(&without_v6), ["2001:db8:9::/64"]);
+    // The router of the default route has a host route of its own.
+    let router_moved = |network: &mut Network| {
+        network.neighbours.insert((UPLINK, ip("192.0.2.254")), SERVER_MAC);
+    };
+    assert_eq!(changes(&router_moved), ["0.0.0.0/0", "192.0.2.254/32"]);
+    assert_eq!(
+        changes(&|network| network.plain_rules = false).len(),
+        build(&network()).changes_since(&Fib::default()).len()
+    );
+}
