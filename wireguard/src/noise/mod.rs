@@ -4,6 +4,8 @@ pub(crate) mod initiator;
 pub(crate) mod kdf;
 pub(crate) mod responder;
 mod timestamp;
+#[cfg(test)]
+mod vectors;
 
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 pub(crate) use timestamp::Timestamp;
