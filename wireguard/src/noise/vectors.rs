@@ -44,7 +44,7 @@ const MESSAGES: [(&[u8], &str); 6] = [
     (b"Carl Menger", "07af0c9c86e1b4e80f36b04ff7688d51141af3debd0332f0a705ef"),
     (b"Jean-Baptiste Say", "6ab1467c0448cc78394494abaaf23afce0e234315d6e2624dcbfa8a21c1c4d073d"),
     (
-        b"Eugen B\xc3\xb6hm von Bawerk",
+        b"Eugen B\xf6hm von Bawerk",
         "dfc346c0d2296ae6cf1acf6f12b8456a1dba228cf8d8b774aacf1c47fc53aa80ebc7a4c292",
     ),
 ];
