@@ -31,10 +31,11 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(1);
 impl Control {
     /// Runs until SIGTERM or SIGINT, or until the TUN device or the control socket is removed, which is how
     /// `wg-quick down` and wireguard-go's users end a tunnel. Then the control sockets are removed.
+    /// `ready` is called before the first turn.
     ///
     /// # Errors
-    /// The kernel does not tell about routes (any more), or the process is out of descriptors.
-    pub async fn run(mut self) -> Result<()> {
+    /// The kernel does not tell about routes (any more), the process is out of descriptors, or `ready` fails.
+    pub async fn run(mut self, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         let mut network = NetworkWatch::start().await?;
@@ -53,6 +54,7 @@ impl Control {
             return Ok(());
         }
         info!(name = self.name, "ready");
+        ready()?;
         loop {
             self.device.handle_timeout(self.clock.now());
             self.flush_outputs();
