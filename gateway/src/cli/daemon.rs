@@ -33,6 +33,7 @@ const DESCRIPTOR_VARIABLES: [&str; 2] = ["WG_TUN_FD", "WG_UAPI_FD"];
 
 /// Arguments of `wgx NAME`.
 #[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::doc_markdown, reason = "doc comments here are help texts, shown as they are")]
 pub struct DaemonArgs {
     /// Tunnel to serve in the background, as wireguard-go does: with the options in $WGX_CONFIG or in
     /// /etc/wgx/NAME.toml, over UDP sockets where neither names an uplink
@@ -40,7 +41,6 @@ pub struct DaemonArgs {
 
     /// Serve NAME without going to the background; so does WG_PROCESS_FOREGROUND=1
     #[arg(short, long)]
-    #[expect(clippy::doc_markdown, reason = "doc comments here are help texts, shown as they are")]
     pub foreground: bool,
 
     /// This is the process in the background; standard output is a pipe to the one that waits for it.

@@ -14,7 +14,7 @@ use wireguard::Time;
 use super::netlink::NetworkWatch;
 use super::readable::Readable;
 use super::uapi::connection;
-use super::uapi::format::format_get;
+use super::uapi::format::format_chunk;
 use super::{Control, TUNNEL_MTU_DEFAULT, Tunnel, status};
 use crate::control::uapi::Command;
 use crate::dataplane::mailbox::WorkerEvent;
@@ -119,8 +119,8 @@ impl Control {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Get(reply) => {
-                let _ = reply.send(format_get(&self.device, self.sockets.listen_port(), self.fwmark));
+            Command::Get(from, reply) => {
+                let _ = reply.send(format_chunk(&self.device, self.sockets.listen_port(), self.fwmark, from));
             }
             Command::Set(settings, reply) => {
                 let result = self.apply(*settings);
