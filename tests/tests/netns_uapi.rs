@@ -76,8 +76,12 @@ fn check_refused(uapi: &mut Uapi, lines: &str, expected: i32) -> Result<()> {
 
 #[test]
 fn get_tells_every_key_in_order() {
-    each("get_tells_every_key_in_order", &ALL, |_, uapi| {
-        let get = furnish(uapi)?;
+    each("get_tells_every_key_in_order", &ALL, |gateway, uapi| {
+        let mut get = furnish(uapi)?;
+        if gateway.implementation() == Implementation::WireguardGo {
+            // It sends initiations while its device is down.
+            get = get.replace("tx_bytes=148\n", "tx_bytes=0\n");
+        }
         let zeros = "0".repeat(64);
         let state = "last_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\n";
         let first = format!(
@@ -111,16 +115,24 @@ fn get_with_a_tail_is_refused() {
 #[test]
 fn several_operations_share_a_connection() {
     each("several_operations_share_a_connection", &ALL, |_, uapi| {
-        // One after the other, and all at once.
         for mark in [3, 4] {
             ensure!(uapi.set(&format!("fwmark={mark}\n"))? == 0, "refused");
             ensure!(uapi.get()?.contains(&format!("fwmark={mark}\n")), "not applied");
         }
-        uapi.send("set=1\nfwmark=5\n\nget=1\n\nset=1\nfwmark=6\n\nget=1\n\n")?;
-        for mark in [5, 6] {
-            ensure!(uapi.answer()? == "errno=0\n\n", "refused");
-            ensure!(uapi.answer()?.contains(&format!("fwmark={mark}\n")), "not applied");
-        }
+        Ok(())
+    });
+}
+
+#[test]
+fn operations_may_be_sent_before_the_answers_are_read() {
+    // Not by wireguard-go, which forgets what it has read beyond the end of a set.
+    each("operations_may_be_sent_before_the_answers_are_read", &OURS, |_, uapi| {
+        uapi.send("set=1\nfwmark=5\n\nget=1\n\nset=1\nnonsense\n\nset=1\nfwmark=6\n\nget=1\n\n")?;
+        ensure!(uapi.answer()? == "errno=0\n\n", "refused");
+        ensure!(uapi.answer()?.contains("fwmark=5\n"), "not applied");
+        ensure!(errno(&uapi.answer()?)? == EPROTO, "not refused");
+        ensure!(uapi.answer()? == "errno=0\n\n", "refused");
+        ensure!(uapi.answer()?.contains("fwmark=6\n"), "not applied");
         Ok(())
     });
 }
@@ -260,54 +272,61 @@ fn update_only_adds_no_peer() {
     });
 }
 
+/// A peer as [`configuration`] shows it, with prefixes in the order of their texts.
+fn section(key: &str, preshared_key: &str, endpoint: &str, keepalive: u16, prefixes: &[&str]) -> String {
+    let prefixes: String = prefixes.iter().map(|prefix| format!("allowed_ip={prefix}\n")).collect();
+    format!(
+        "public_key={key}\npreshared_key={preshared_key}\nprotocol_version=1\nendpoint={endpoint}\n\
+         persistent_keepalive_interval={keepalive}\n{prefixes}"
+    )
+}
+
+/// The device has these peers, in any order, since wireguard-go has none.
+fn check_peers(uapi: &mut Uapi, mut expected: Vec<String>) -> Result<()> {
+    let configuration = configuration(&uapi.get()?);
+    let peers = configuration.split("public_key=").skip(1);
+    let mut found: Vec<_> = peers.map(|peer| format!("public_key={peer}")).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    ensure!(found.len() == expected.len(), "{} peers, not {}", found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        ensure!(found == expected, "{found}instead of\n{expected}");
+    }
+    Ok(())
+}
+
 #[test]
 fn modifying_an_existing_peer_changes_only_what_is_named() {
     each("modifying_an_existing_peer_changes_only_what_is_named", &ALL, |_, uapi| {
         furnish(uapi)?;
-        let peer = format!("public_key={}\n", key(1));
-        let mut expected = configuration(&uapi.get()?);
-        let changes = [
-            ("endpoint=192.0.2.10:99\n", "endpoint=192.0.2.9:7\n", "endpoint=192.0.2.10:99\n"),
-            (
-                "persistent_keepalive_interval=0\n",
-                "persistent_keepalive_interval=25\n",
-                "persistent_keepalive_interval=0\n",
-            ),
-            (
-                "allowed_ip=10.1.1.0/24\n",
-                "allowed_ip=10.1.0.0/16\n",
-                "allowed_ip=10.1.0.0/16\nallowed_ip=10.1.1.0/24\n",
-            ),
-            (
-                "allowed_ip=10.2.0.0/16\n",
-                "allowed_ip=10.1.1.0/24\n",
-                "allowed_ip=10.1.1.0/24\nallowed_ip=10.2.0.0/16\n",
-            ),
-        ];
-        for (line, old, new) in changes {
-            ensure!(uapi.set(&format!("{peer}{line}"))? == 0, "{line} is refused");
-            expected = expected.replace(old, new);
-            if line.contains("10.2.") {
-                // It moved.
-                let at = expected.rfind("allowed_ip=10.2.0.0/16\n").context("the other peer's prefix")?;
-                let first = expected.find("allowed_ip=10.2.0.0/16\n").context("the prefix")?;
-                expected.replace_range(
-                    at..at + "allowed_ip=10.2.0.0/16\n".len(),
-                    if at == first { "allowed_ip=10.2.0.0/16\n" } else { "" },
-                );
-            }
-        }
         let zeros = "0".repeat(64);
-        ensure!(
-            uapi.set(&format!(
-                "{peer}preshared_key={zeros}\nreplace_allowed_ips=true\nallowed_ip=10.3.0.1/16\n"
-            ))? == 0,
-            "refused"
-        );
-        let get = uapi.get()?;
-        ensure!(!get.contains(&key(1000)), "the preshared key stays: {get}");
-        ensure!(get.matches("allowed_ip=").count() == 1 && get.contains("allowed_ip=10.3.0.0/16\n"), "{get}");
-        Ok(())
+        let first = |preshared_key: &str, endpoint, keepalive, prefixes: &[&str]| {
+            section(&key(1), preshared_key, endpoint, keepalive, prefixes)
+        };
+        let second = |prefixes: &[&str]| section(&key(2), &zeros, "[2001:db8:1::9]:8", 0, prefixes);
+        let change = |uapi: &mut Uapi, lines: &str| -> Result<()> {
+            let errno = uapi.set(&format!("public_key={}\n{lines}", key(1)))?;
+            ensure!(errno == 0, "{errno} for {lines}");
+            Ok(())
+        };
+        let (old, new) = ("192.0.2.9:7", "192.0.2.10:99");
+        change(uapi, "")?;
+        let peer = first(&key(1000), old, 25, &["10.1.0.0/16", "fd01::/64"]);
+        check_peers(uapi, vec![peer, second(&["10.2.0.0/16"])])?;
+        change(uapi, &format!("endpoint={new}\n"))?;
+        let peer = first(&key(1000), new, 25, &["10.1.0.0/16", "fd01::/64"]);
+        check_peers(uapi, vec![peer, second(&["10.2.0.0/16"])])?;
+        change(uapi, "persistent_keepalive_interval=0\n")?;
+        let peer = first(&key(1000), new, 0, &["10.1.0.0/16", "fd01::/64"]);
+        check_peers(uapi, vec![peer, second(&["10.2.0.0/16"])])?;
+        // One is new, and one moves over from the other peer.
+        change(uapi, "allowed_ip=10.1.1.7/24\nallowed_ip=10.2.0.0/16\n")?;
+        let peer = first(&key(1000), new, 0, &["10.1.0.0/16", "10.1.1.0/24", "10.2.0.0/16", "fd01::/64"]);
+        check_peers(uapi, vec![peer, second(&[])])?;
+        change(uapi, &format!("preshared_key={zeros}\nreplace_allowed_ips=true\nallowed_ip=10.3.0.1/16\n"))?;
+        check_peers(uapi, vec![first(&zeros, new, 0, &["10.3.0.0/16"]), second(&[])])?;
+        change(uapi, "remove=true\n")?;
+        check_peers(uapi, vec![second(&[])])
     });
 }
 
@@ -359,25 +378,16 @@ fn prefixes_are_removed_one_by_one() {
 fn a_thousand_peers_read_back_exactly() {
     each("a_thousand_peers_read_back_exactly", &ALL, |_, uapi| {
         let mut peers = Vec::new();
-        for number in 0..1000_u32 {
+        for number in 1..=1000_u32 {
             let [_, _, high, low] = number.to_be_bytes();
-            peers.push(format!(
-                "public_key={}\npreshared_key={}\nprotocol_version=1\nendpoint=192.0.{high}.{low}:{}\npersistent_keepalive_interval={}\n\
-                 allowed_ip=10.{high}.{low}.0/24\nallowed_ip=fd00:{number:x}::/64\n",
-                key(number + 1), key(number + 5000), number + 1, number
-            ));
+            let endpoint = format!("192.0.{high}.{low}:{number}");
+            let prefixes = [format!("10.{high}.{low}.0/24"), format!("fd00:{number:x}::/64")];
+            let prefixes = [prefixes[0].as_str(), &prefixes[1]];
+            // The device is down, so no keepalive leaves.
+            peers.push(section(&key(number), &key(number + 5000), &endpoint, number as u16, &prefixes));
         }
-        // Device down, so no keepalive leaves.
         ensure!(uapi.set(&peers.concat())? == 0, "refused");
-        let get = uapi.get()?;
-        let configuration = configuration(&get);
-        let mut read: Vec<_> =
-            configuration.split("public_key=").skip(1).map(|peer| format!("public_key={peer}")).collect();
-        // wireguard-go tells them in any order.
-        read.sort_unstable();
-        peers.sort_unstable();
-        ensure!(read == peers, "{} peers, and not the same", read.len());
-        Ok(())
+        check_peers(uapi, peers)
     });
 }
 
@@ -454,8 +464,9 @@ fn slow_and_silent_clients_keep_nobody_waiting() {
 #[test]
 fn it_ends_with_its_socket_file_or_its_device_and_removes_nothing_of_others() {
     scenario_with_wgx("it_ends_with_its_socket_file_or_its_device_and_removes_nothing_of_others", |lab| {
+        let site = Site::build(lab, 1)?;
         for implementation in OURS {
-            let (_site, mut gateway) = running(lab, implementation)?;
+            let mut gateway = running(lab, &site, implementation)?;
             let other = path(&lab.interface_name("other"));
             fs::write(&other, "not ours")?;
             fs::remove_file(path(&gateway.interface))?;

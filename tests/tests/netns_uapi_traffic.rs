@@ -1,0 +1,123 @@
+//! Configuration while packets flow: nothing that is not touched is disturbed.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use tests::{
+    Implementation, Io, Uapi, World, ping, scenario_with_wgx,
+    site::{Family, SERVER_HOST, server_side},
+    uapi::key,
+};
+
+const OURS: [Implementation; 2] = [Implementation::Wgx(Io::AfXdp), Implementation::Wgx(Io::Udp)];
+/// How long configuration and traffic go on together.
+const LONG: Duration = Duration::from_secs(3);
+
+/// Peers that are all there or not at all, so that a state in between would show.
+fn batch(count: u32) -> String {
+    (1..=count)
+        .map(|number| format!("public_key={}\nallowed_ip=10.77.{number}.0/24\n", key(number)))
+        .collect()
+}
+
+fn unbatch(count: u32) -> String {
+    (1..=count).map(|number| format!("public_key={}\nremove=true\n", key(number))).collect()
+}
+
+/// Adds and removes a batch of peers, refused requests in between, until told to stop.
+fn change(interface: &str, is_done: &AtomicBool) -> Result<u32> {
+    let mut rounds = 0;
+    while !is_done.load(Ordering::Relaxed) {
+        let mut uapi = Uapi::connect(interface)?;
+        ensure!(uapi.set(&batch(200))? == 0, "refused");
+        ensure!(uapi.set(&format!("{}nonsense=1\n", unbatch(200)))? == -22, "not refused");
+        ensure!(uapi.set(&unbatch(200))? == 0, "refused");
+        rounds += 1;
+    }
+    Ok(rounds)
+}
+
+/// Asks until told to stop; each answer is of a state that was set.
+fn watch(interface: &str, is_done: &AtomicBool) -> Result<u32> {
+    let mut rounds = 0;
+    while !is_done.load(Ordering::Relaxed) {
+        let get = Uapi::connect(interface)?.get()?;
+        let count = get.matches("allowed_ip=10.77.").count();
+        ensure!(count == 0 || count == 200, "{count} peers of 200 are there");
+        ensure!(get.matches("public_key=").count() == count + 2, "other peers: {get}");
+        rounds += 1;
+    }
+    Ok(rounds)
+}
+
+#[test]
+fn concurrent_get_and_set_tell_whole_states_and_lose_no_packet() {
+    scenario_with_wgx("concurrent_get_and_set_tell_whole_states_and_lose_no_packet", |lab| {
+        for implementation in OURS {
+            // A laboratory holds one site.
+            let mut inner = tests::Lab::new()?;
+            let world = World::build(&mut inner, implementation)?;
+            let interface = world.gateway.interface.as_str();
+            let handshakes = world.gateway.show("latest-handshakes")?;
+            let is_done = AtomicBool::new(false);
+            let outcome = thread::scope(|scope| {
+                let changer = scope.spawn(|| change(interface, &is_done));
+                let watchers: Vec<_> = (0..3).map(|_| scope.spawn(|| watch(interface, &is_done))).collect();
+                let start = Instant::now();
+                let mut pings = Ok(());
+                while pings.is_ok() && start.elapsed() < LONG {
+                    pings = world.clients.iter().zip(Family::BOTH).try_for_each(|(client, family)| {
+                        ping::all_answered(&client.namespace, server_side(SERVER_HOST).of(family), 20)
+                    });
+                }
+                is_done.store(true, Ordering::Relaxed);
+                pings?;
+                let join = |task: thread::ScopedJoinHandle<'_, Result<u32>>| {
+                    task.join().map_err(|_| anyhow::anyhow!("panicked"))?
+                };
+                let rounds = join(changer)?;
+                for watcher in watchers {
+                    ensure!(join(watcher)? > 0, "nobody was answered");
+                }
+                ensure!(rounds > 0, "nothing was changed");
+                Ok(())
+            });
+            outcome.with_context(|| format!("{implementation}\n{}", inner.tails()))?;
+            ensure!(
+                world.gateway.show("latest-handshakes")? == handshakes,
+                "{implementation}: a session was disturbed"
+            );
+        }
+        let _ = lab;
+        Ok(())
+    });
+}
+
+#[test]
+fn modifying_a_peer_keeps_its_session() {
+    scenario_with_wgx("modifying_a_peer_keeps_its_session", |lab| {
+        let world = World::build(lab, OURS[0])?;
+        let (gateway, client) = (&world.gateway, &world.clients[0]);
+        let before = gateway.show("latest-handshakes")?;
+        let server = server_side(SERVER_HOST).v4.into();
+        let peer = format!("wg set {} peer {}", gateway.interface, client.keys.public);
+        for change in [
+            "persistent-keepalive 20".to_owned(),
+            "persistent-keepalive off".to_owned(),
+            format!("allowed-ips {}/32,{}/128,10.66.0.0/16", client.inner.v4, client.inner.v6),
+            format!("allowed-ips {}/32,{}/128", client.inner.v4, client.inner.v6),
+        ] {
+            gateway.namespace.run(&format!("{peer} {change}"))?;
+            ping::all_answered(&client.namespace, server, 5)?;
+        }
+        let file = lab.write_secret("sync.conf", &gateway.configuration())?;
+        gateway.namespace.run(&format!("wg syncconf {} {}", gateway.interface, file.display()))?;
+        ping::all_answered(&client.namespace, server, 5)?;
+        ensure!(gateway.show("latest-handshakes")? == before, "there was another handshake");
+        Ok(())
+    });
+}
