@@ -75,8 +75,8 @@ fn check_refused(uapi: &mut Uapi, lines: &str, expected: i32) -> Result<()> {
 }
 
 #[test]
-fn get_tells_every_key_in_order() {
-    each("get_tells_every_key_in_order", &ALL, |gateway, uapi| {
+fn a_get_tells_every_key_in_order() {
+    each("a_get_tells_every_key_in_order", &ALL, |gateway, uapi| {
         let mut get = furnish(uapi)?;
         if gateway.implementation() == Implementation::WireguardGo {
             // It sends initiations while its device is down.
@@ -104,8 +104,8 @@ fn get_tells_every_key_in_order() {
 }
 
 #[test]
-fn get_with_a_tail_is_refused() {
-    each("get_with_a_tail_is_refused", &ALL, |gateway, uapi| {
+fn a_get_with_a_tail_is_refused() {
+    each("a_get_with_a_tail_is_refused", &ALL, |gateway, uapi| {
         let answer = uapi.ask("get=1\nlisten_port=1\n\n")?;
         ensure!(errno(&answer)? == EINVAL, "{answer}");
         Uapi::connect(&gateway.interface)?.get().map(drop)
