@@ -274,7 +274,8 @@ fn update_only_adds_no_peer() {
 
 /// A peer as [`configuration`] shows it, with prefixes in the order of their texts.
 fn section(key: &str, preshared_key: &str, endpoint: &str, keepalive: u16, prefixes: &[&str]) -> String {
-    let prefixes: String = prefixes.iter().map(|prefix| format!("allowed_ip={prefix}\n")).collect();
+    let prefixes =
+        prefixes.iter().fold(String::new(), |text, prefix| text + &format!("allowed_ip={prefix}\n"));
     format!(
         "public_key={key}\npreshared_key={preshared_key}\nprotocol_version=1\nendpoint={endpoint}\n\
          persistent_keepalive_interval={keepalive}\n{prefixes}"

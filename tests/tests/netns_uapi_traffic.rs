@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tests::{
     Implementation, Io, Lab, Uapi, World, ping, scenario_with_wgx,
     site::{Family, SERVER_HOST, server_side},
@@ -19,13 +19,14 @@ const LONG: Duration = Duration::from_secs(3);
 
 /// Peers that are all there or not at all, so that a state in between would show.
 fn batch(count: u32) -> String {
-    (1..=count)
-        .map(|number| format!("public_key={}\nallowed_ip=10.77.{number}.0/24\n", key(number)))
-        .collect()
+    (1..=count).fold(String::new(), |text, number| {
+        text + &format!("public_key={}\nallowed_ip=10.77.{number}.0/24\n", key(number))
+    })
 }
 
 fn unbatch(count: u32) -> String {
-    (1..=count).map(|number| format!("public_key={}\nremove=true\n", key(number))).collect()
+    (1..=count)
+        .fold(String::new(), |text, number| text + &format!("public_key={}\nremove=true\n", key(number)))
 }
 
 /// Adds and removes a batch of peers, refused requests in between, until told to stop.
@@ -54,6 +55,14 @@ fn watch(interface: &str, is_done: &AtomicBool) -> Result<u32> {
     Ok(rounds)
 }
 
+/// What the gateway has done with packets, for the case that one is missing.
+fn verdicts(world: &World) -> String {
+    world.gateway.status().map_or_else(
+        |error| error.to_string(),
+        |status| format!("{:?}\n{}", status.verdicts(), status.value()["interfaces"]),
+    )
+}
+
 /// Changes, questions and pings at the same time.
 fn check_concurrent(lab: &mut Lab, implementation: Implementation) -> Result<()> {
     let world = World::build(lab, implementation)?;
@@ -71,7 +80,7 @@ fn check_concurrent(lab: &mut Lab, implementation: Implementation) -> Result<()>
             });
         }
         is_done.store(true, Ordering::Relaxed);
-        pings?;
+        pings.with_context(|| verdicts(&world))?;
         for task in watchers.into_iter().chain([changer]) {
             let rounds = task.join().map_err(|_| anyhow::anyhow!("panicked"))??;
             ensure!(rounds > 0, "nobody was answered");

@@ -7,7 +7,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{SemaphorePermit, oneshot};
 use tokio::time::timeout;
-use tracing::warn;
 
 use super::floor::Floor;
 use super::lines::{Line, Lines};
@@ -41,7 +40,7 @@ pub async fn converse(mut stream: UnixStream, floor: &Floor, waiting: &Waiting) 
         match request {
             Ok(Request::Get) => {
                 if let Err(error) = tell(&mut stream, floor).await? {
-                    refuse(&mut stream, &error).await?;
+                    refuse(&mut stream, floor, &error).await?;
                 }
             }
             Ok(Request::Set(settings)) => {
@@ -50,10 +49,10 @@ pub async fn converse(mut stream: UnixStream, floor: &Floor, waiting: &Waiting) 
                 waiting.start();
                 match result {
                     Ok(()) => answer(&mut stream, 0).await?,
-                    Err(error) => refuse(&mut stream, &error).await?,
+                    Err(error) => refuse(&mut stream, floor, &error).await?,
                 }
             }
-            Err(error) => refuse(&mut stream, &error).await?,
+            Err(error) => refuse(&mut stream, floor, &error).await?,
         }
         drop(large);
         if !is_in_step {
@@ -131,8 +130,8 @@ async fn apply(settings: Box<DeviceSettings>, floor: &Floor) -> Result<(), UapiE
     result.await.unwrap_or(Err(UapiError::ShuttingDown))
 }
 
-async fn refuse(stream: &mut UnixStream, error: &UapiError) -> io::Result<()> {
-    warn!(%error, "refused a UAPI request");
+async fn refuse(stream: &mut UnixStream, floor: &Floor, error: &UapiError) -> io::Result<()> {
+    floor.log_refusal(error);
     answer(stream, error.errno()).await
 }
 

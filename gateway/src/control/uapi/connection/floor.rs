@@ -3,12 +3,17 @@
 //! The answer to a `get` is made piece by piece, and yet tells one state: no `set` is applied while one is under
 //! way. A client that is slow to read must not hold up changes, though: it is left when somebody has waited.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::sleep;
+use tracing::warn;
+use wireguard::Time;
 
 use super::Command;
+use crate::control::log::LineLimit;
+use crate::control::uapi::error::UapiError;
 
 /// Requests of more than [`super::conversation::LARGE_LEN`] bytes that are read at the same time.
 const LARGE_REQUESTS_MAX: usize = 2;
@@ -17,6 +22,9 @@ const GET_TIME_MAX: Duration = Duration::from_mins(1);
 /// How long one may go on when a `set` waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Lines about refused requests, per second.
+const REFUSAL_LINES_PER_SECOND: u32 = 10;
+
 /// What conversations share.
 pub struct Floor {
     pub commands: mpsc::Sender<Command>,
@@ -24,6 +32,8 @@ pub struct Floor {
     /// How many sets wait or are applied.
     sets: watch::Sender<usize>,
     large: Semaphore,
+    started: Instant,
+    refusal_lines: Mutex<LineLimit>,
 }
 
 /// Counts a `set` for as long as it lives.
@@ -42,6 +52,8 @@ impl Floor {
             turns: RwLock::new(()),
             sets: watch::Sender::new(0),
             large: Semaphore::new(LARGE_REQUESTS_MAX),
+            started: Instant::now(),
+            refusal_lines: Mutex::new(LineLimit::new(REFUSAL_LINES_PER_SECOND)),
         }
     }
 
@@ -75,5 +87,16 @@ impl Floor {
     pub async fn for_large_request(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.large.acquire().await.ok()
+    }
+
+    /// Logs why a request was refused, unless there are too many of these.
+    pub fn log_refusal(&self, error: &UapiError) {
+        let now = Time(self.started.elapsed().as_nanos() as u64);
+        let admitted = self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
+        match admitted {
+            Some(0) => warn!(%error, "refused a UAPI request"),
+            Some(suppressed) => warn!(%error, suppressed, "refused a UAPI request"),
+            None => {}
+        }
     }
 }
