@@ -17,10 +17,13 @@ const AF_XDP: Implementation = Implementation::Wgx(Io::AfXdp);
 /// How long configuration and traffic go on together.
 const LONG: Duration = Duration::from_secs(3);
 
+/// Peers of a batch: so many that a socket does not hold the answer to a `get`, which is then told in many pieces.
+const COUNT: u32 = 1000;
+
 /// Peers that are all there or not at all, so that a state in between would show.
 fn batch(count: u32) -> String {
     (1..=count).fold(String::new(), |text, number| {
-        text + &format!("public_key={}\nallowed_ip=10.77.{number}.0/24\n", key(number))
+        text + &format!("public_key={}\nallowed_ip=fd77:{number:x}::/64\n", key(number))
     })
 }
 
@@ -34,9 +37,9 @@ fn change(interface: &str, is_done: &AtomicBool) -> Result<u32> {
     let mut rounds = 0;
     while !is_done.load(Ordering::Relaxed) {
         let mut uapi = Uapi::connect(interface)?;
-        ensure!(uapi.set(&batch(200))? == 0, "refused");
-        ensure!(uapi.set(&format!("{}nonsense=1\n", unbatch(200)))? == -22, "not refused");
-        ensure!(uapi.set(&unbatch(200))? == 0, "refused");
+        ensure!(uapi.set(&batch(COUNT))? == 0, "refused");
+        ensure!(uapi.set(&format!("{}nonsense=1\n", unbatch(COUNT)))? == -22, "not refused");
+        ensure!(uapi.set(&unbatch(COUNT))? == 0, "refused");
         rounds += 1;
     }
     Ok(rounds)
@@ -47,8 +50,8 @@ fn watch(interface: &str, is_done: &AtomicBool) -> Result<u32> {
     let mut rounds = 0;
     while !is_done.load(Ordering::Relaxed) {
         let get = Uapi::connect(interface)?.get()?;
-        let count = get.matches("allowed_ip=10.77.").count();
-        ensure!(count == 0 || count == 200, "{count} peers of 200 are there");
+        let count = get.matches("allowed_ip=fd77:").count();
+        ensure!(count == 0 || count == COUNT as usize, "{count} peers of {COUNT} are there");
         ensure!(get.matches("public_key=").count() == count + 2, "other peers: {get}");
         rounds += 1;
     }
