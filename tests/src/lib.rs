@@ -25,6 +25,7 @@ pub mod scenario;
 pub mod site;
 pub mod status;
 pub mod traffic;
+pub mod uapi;
 pub mod wait;
 pub mod world;
 
@@ -36,5 +37,6 @@ pub use process::Process;
 pub use scenario::{note, scenario, scenario_with_wgx};
 pub use site::Site;
 pub use status::Status;
+pub use uapi::Uapi;
 pub use wait::wait_until;
 pub use world::World;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::x25519;
 
@@ -77,23 +77,38 @@ impl fmt::Debug for PrivateKey {
 }
 
 /// The symmetric key that two peers may share beside their key pairs. All zeros is the same as none.
-#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
-pub struct PresharedKey([u8; KEY_LEN]);
+///
+/// It stays in one place until it is erased, wherever its owner is moved to: a list of peers that grows leaves
+/// copies of what it holds behind.
+#[derive(Clone, Default)]
+pub struct PresharedKey(Option<Box<Zeroizing<[u8; KEY_LEN]>>>);
 
 impl PresharedKey {
     /// Any 32 bytes; zeros clear the key.
-    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
+        let key = Self::from_slice(&bytes);
+        bytes.zeroize();
+        key
+    }
+
+    /// As [`PresharedKey::from_bytes`], without a copy on the way.
+    pub fn from_slice(bytes: &[u8; KEY_LEN]) -> Self {
+        if bool::from(bytes.ct_eq(&[0; KEY_LEN])) {
+            return Self(None);
+        }
+        let mut key = Box::new(Zeroizing::new([0; KEY_LEN]));
+        key.copy_from_slice(bytes);
+        Self(Some(key))
     }
 
     /// The secret: for the handshake and `wg show preshared-keys` only.
-    pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
-        &self.0
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        self.0.as_ref().map_or(&[0; KEY_LEN], |key| key)
     }
 
     /// Whether there is one.
     pub fn is_set(&self) -> bool {
-        !bool::from(self.0.ct_eq(&[0; KEY_LEN]))
+        self.0.is_some()
     }
 }
 
@@ -119,6 +134,23 @@ mod tests {
     fn secrets_are_not_printed() {
         assert_eq!(format!("{:?}", PrivateKey::from_bytes([0x41; 32])), "PrivateKey(redacted)");
         assert_eq!(format!("{:?}", PresharedKey::from_bytes([0x41; 32])), "PresharedKey(redacted)");
+    }
+
+    #[test]
+    fn a_preshared_key_of_zeros_is_none() {
+        assert!(!PresharedKey::from_bytes([0; 32]).is_set());
+        assert_eq!(PresharedKey::default().as_bytes(), &[0; 32]);
+        let key = PresharedKey::from_bytes([7; 32]);
+        assert!(key.is_set());
+        assert_eq!(key.as_bytes(), &[7; 32]);
+    }
+
+    #[test]
+    fn a_preshared_key_stays_where_it_is_when_its_owner_moves() {
+        let mut keys = vec![PresharedKey::from_bytes([7; 32])];
+        let place = std::ptr::from_ref(keys[0].as_bytes());
+        keys.extend((0..100).map(|_| PresharedKey::default()));
+        assert_eq!(std::ptr::from_ref(keys[0].as_bytes()), place);
     }
 
     #[test]

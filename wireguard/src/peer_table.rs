@@ -37,6 +37,11 @@ impl PeerTable {
         self.by_sequence.values().filter_map(|id| self.peer(*id))
     }
 
+    /// Those added as number `sequence` or later, in the order of adding.
+    pub(crate) fn iter_from(&self, sequence: u64) -> impl Iterator<Item = &Peer> {
+        self.by_sequence.range(sequence..).filter_map(|(_, id)| self.peer(*id))
+    }
+
     /// In the order of adding; a copy, so that the peers may be changed meanwhile.
     pub(crate) fn ids(&self) -> Vec<PeerId> {
         self.by_sequence.values().copied().collect()

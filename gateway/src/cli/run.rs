@@ -5,7 +5,9 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 
+use super::Start;
 use crate::config::{Config, ConfigError, Options, Plan};
+use crate::runtime::Ready;
 
 /// Arguments of `wgx run`.
 #[derive(Clone, Debug, Args)]
@@ -37,16 +39,26 @@ impl RunArgs {
     }
 }
 
-/// Plans, says what is odd about the plan, and starts.
-pub(super) fn execute(args: &RunArgs, start: fn(&Plan) -> Result<()>) -> Result<ExitCode> {
+/// Plans, and starts or prints the plan.
+pub(super) fn execute(args: &RunArgs, start: Start) -> Result<ExitCode> {
     let plan = args.plan()?;
+    if args.dry_run {
+        warn_of(&plan);
+        println!("{}", serde_json::to_string_pretty(&plan)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    serve(&plan, Box::new(|| Ok(())), start)
+}
+
+/// Says what is odd about the plan and carries it out; `ready` is called when everything is open.
+pub(super) fn serve(plan: &Plan, ready: Ready, start: Start) -> Result<ExitCode> {
+    warn_of(plan);
+    start(plan, ready)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn warn_of(plan: &Plan) {
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    if args.dry_run {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
-    } else {
-        start(&plan)?;
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,10 @@
 //! The TOML file, and what comes of it together with the flags.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
 
 use super::{
     error::ConfigError,
@@ -10,6 +14,9 @@ use super::{
 
 /// Longest configuration file that is read, in bytes.
 pub const CONFIG_LEN_MAX: u64 = 1 << 20;
+
+/// Where `wgx NAME` looks for `NAME.toml`.
+const CONFIG_DIR: &str = "/etc/wgx";
 
 /// What was asked for: flags over file. Nothing is checked against the machine yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,33 @@ impl Config {
         Ok(Self { name: name.to_owned(), options })
     }
 
+    /// What a tunnel is configured as that is started by its name alone: as in `file`, else as in
+    /// `/etc/wgx/NAME.toml` if there is one. Where no uplink is named, the rung is that of UDP sockets.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Config::load`].
+    pub fn of_tunnel(name: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::of_tunnel_in(Path::new(CONFIG_DIR), name, file)
+    }
+
+    fn of_tunnel_in(dir: &Path, name: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
+        // Before a path is made of it.
+        let Self { name, .. } = Self::load(name, Options::default(), None)?;
+        let unreadable = |path: &Path, source| ConfigError::FileUnreadable { path: path.to_owned(), source };
+        let file = match file {
+            // The process will not stay in this directory.
+            Some(path) => Some(std::path::absolute(path).map_err(|error| unreadable(path, error))?),
+            None => existing(dir.join(format!("{name}.toml")))
+                .map_err(|(path, error)| unreadable(&path, error))?,
+        };
+        let mut config = Self::load(&name, Options::default(), file.as_deref())?;
+        if config.options.io.is_none() && config.options.uplink.as_ref().is_none_or(Vec::is_empty) {
+            config.options.io = Some(IoMode::Udp);
+        }
+        Ok(config)
+    }
+
     /// The rung asked for.
     pub fn io(&self) -> IoMode {
         self.options.io.unwrap_or_default()
@@ -47,6 +81,15 @@ impl Config {
         let uplinks = self.options.uplink.iter().flatten().map(|name| (name.as_str(), "--uplink"));
         let downlinks = self.options.downlink.iter().flatten().map(|name| (name.as_str(), "--downlink"));
         uplinks.chain(downlinks)
+    }
+}
+
+/// `path` if there is anything, be it unreadable: only what is not there may be passed over.
+fn existing(path: PathBuf) -> Result<Option<PathBuf>, (PathBuf, io::Error)> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(Some(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err((path, error)),
     }
 }
 
@@ -112,6 +155,30 @@ mod tests {
         assert_eq!(config.options.cores, Some("1,2".parse().expect("list")));
         let interfaces: Vec<_> = config.interfaces().collect();
         assert_eq!(interfaces, [("eth0", "--uplink"), ("eth1", "--downlink")]);
+    }
+
+    #[test]
+    fn a_tunnel_named_alone_takes_its_file_or_the_sockets() {
+        let dir = std::env::temp_dir().join(format!("wgx-etc-{}", std::process::id()));
+        std::fs::create_dir(&dir).expect("create");
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("write");
+        write("full.toml", "uplink = ['eth0']\nmtu = 1300\n");
+        write("bare.toml", "mtu = 1300\n");
+        write("strict.toml", "io = 'af-xdp'\n");
+        let of = |name, file| Config::of_tunnel_in(&dir, name, file).expect(name);
+        assert_eq!(of("none", None).io(), IoMode::Udp);
+        assert_eq!((of("full", None).io(), of("full", None).options.mtu), (IoMode::Auto, Some(1300)));
+        assert_eq!((of("bare", None).io(), of("bare", None).options.mtu), (IoMode::Udp, Some(1300)));
+        assert_eq!(of("strict", None).io(), IoMode::AfXdp);
+        let named = dir.join("full.toml");
+        assert_eq!(of("none", Some(&named)).options.mtu, Some(1300));
+        assert_eq!(of("none", Some(&named)).name, "none");
+        let missing = dir.join("missing.toml");
+        let error = Config::of_tunnel_in(&dir, "none", Some(&missing)).expect_err("missing");
+        assert!(matches!(error, ConfigError::FileUnreadable { .. }), "{error}");
+        let error = Config::of_tunnel_in(&dir, "../full", None).expect_err("no name");
+        assert!(matches!(error, ConfigError::BadName { .. }), "{error}");
+        std::fs::remove_dir_all(dir).expect("remove");
     }
 
     #[test]

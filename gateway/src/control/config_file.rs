@@ -154,7 +154,7 @@ fn peer_line(peer: &mut PeerChange, key: &str, value: &str) -> Result<(), String
     match key {
         "publickey" => peer.public_key = PublicKey::from_bytes(*key_of(value, "PublicKey")?),
         "presharedkey" => {
-            peer.preshared_key = Some(PresharedKey::from_bytes(*key_of(value, "PresharedKey")?));
+            peer.preshared_key = Some(PresharedKey::from_slice(&*key_of(value, "PresharedKey")?));
         }
         "endpoint" => peer.endpoint = Some(resolve(value)?),
         "persistentkeepalive" => {

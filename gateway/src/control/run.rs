@@ -14,7 +14,7 @@ use wireguard::Time;
 use super::netlink::NetworkWatch;
 use super::readable::Readable;
 use super::uapi::connection;
-use super::uapi::format::format_get;
+use super::uapi::format::format_chunk;
 use super::{Control, TUNNEL_MTU_DEFAULT, Tunnel, status};
 use crate::control::uapi::Command;
 use crate::dataplane::mailbox::{HandshakeEvent, WorkerEvent};
@@ -31,10 +31,11 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(1);
 impl Control {
     /// Runs until SIGTERM or SIGINT, or until the TUN device or the control socket is removed, which is how
     /// `wg-quick down` and wireguard-go's users end a tunnel. Then the control sockets are removed.
+    /// `ready` is called before the first turn.
     ///
     /// # Errors
-    /// The kernel does not tell about routes (any more), or the process is out of descriptors.
-    pub async fn run(mut self) -> Result<()> {
+    /// The kernel does not tell about routes (any more), the process is out of descriptors, or `ready` fails.
+    pub async fn run(mut self, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         let mut network = NetworkWatch::start().await?;
@@ -53,6 +54,7 @@ impl Control {
             return Ok(());
         }
         info!(name = self.name, "ready");
+        ready()?;
         loop {
             self.device.handle_timeout(self.clock.now());
             self.flush_outputs();
@@ -120,8 +122,8 @@ impl Control {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Get(reply) => {
-                let _ = reply.send(format_get(&self.device, self.sockets.listen_port(), self.fwmark));
+            Command::Get(from, reply) => {
+                let _ = reply.send(format_chunk(&self.device, self.sockets.listen_port(), self.fwmark, from));
             }
             Command::Set(settings, reply) => {
                 let result = self.apply(*settings);

@@ -112,7 +112,7 @@ impl Running {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 ready.send(()).unwrap();
                 runtime.block_on(async {
-                    let run = control.run();
+                    let run = control.run(|| Ok(()));
                     if !tunnel {
                         return run.await;
                     }

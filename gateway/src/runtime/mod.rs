@@ -29,11 +29,14 @@ use crate::io::udp::{UdpCounters, UdpSockets};
 use fast_path::FastPath;
 use workers::{KernelPorts, Workers};
 
+/// Called once everything is open and packets move; an error ends the gateway again.
+pub type Ready = Box<dyn FnOnce() -> Result<()>>;
+
 /// Runs a gateway by `plan` until it is told to stop, and undoes everything.
 ///
 /// # Errors
 /// What could not be opened, with what to do about it. Nothing is left behind.
-pub fn start(plan: &Plan) -> Result<()> {
+pub fn start(plan: &Plan, ready: Ready) -> Result<()> {
     protect::protect_process()?;
     let initial = plan.peers.as_deref().map(config_file::read).transpose()?;
     let aead = match plan.aead.as_str() {
@@ -76,7 +79,7 @@ pub fn start(plan: &Plan) -> Result<()> {
     let running = workers.run(clock, plan.busy_poll)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
-    let outcome = runtime.block_on(control.run());
+    let outcome = runtime.block_on(control.run(ready));
     running.stop();
     outcome
 }

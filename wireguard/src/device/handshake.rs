@@ -193,6 +193,9 @@ impl Device {
             StaticStatic::Known(static_static) => Some(static_static.clone()),
         };
         let Some(local_index) = self.indices.insert(IndexUse::Initiation(id)) else {
+            // All indices are taken: try again later.
+            let deadline = now.monotonic + REKEY_TIMEOUT + self.jitter();
+            self.timers.arm(id, TimerKind::RetransmitHandshake, deadline);
             return;
         };
         peer.handshake_sent_at = Some(now.monotonic);

@@ -56,6 +56,12 @@ impl Device {
         self.peers.iter().map(PeerStatus::from)
     }
 
+    /// Peers with the numbers they were added as, from number `sequence` on: for those who list peers piece by
+    /// piece. Numbers only grow; each is given once.
+    pub fn peers_from(&self, sequence: u64) -> impl Iterator<Item = (u64, PeerStatus)> {
+        self.peers.iter_from(sequence).map(|peer| (peer.sequence, PeerStatus::from(peer)))
+    }
+
     /// One peer.
     pub fn peer(&self, peer: PeerId) -> Option<PeerStatus> {
         self.peers.peer(peer).map(PeerStatus::from)

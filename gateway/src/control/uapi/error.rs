@@ -20,7 +20,7 @@ pub enum UapiError {
     UnknownKey {
         /// Line of the request, from 1.
         line: usize,
-        /// The key.
+        /// The key, or `...` where it looks like none: it may be a secret that was pasted.
         key: String,
     },
     /// A value its key does not take. The value itself may be a secret and is left out.
@@ -37,6 +37,12 @@ pub enum UapiError {
         /// Line of the request, from 1.
         line: usize,
     },
+    /// As many bytes without a newline: what follows cannot be made sense of.
+    #[error("there is a line without an end")]
+    EndlessLine,
+    /// The client left off in the middle.
+    #[error("the request ends without an empty line: nothing of it was applied")]
+    Truncated,
     /// More than [`super::request::REQUEST_LEN_MAX`] bytes.
     #[error("the request is larger than {max} bytes", max = super::request::REQUEST_LEN_MAX)]
     RequestTooLong,
@@ -55,12 +61,13 @@ impl UapiError {
     /// The number after `errno=`: negative, as wireguard-go sends it, since `wg` negates what it reads.
     pub fn errno(&self) -> i32 {
         match self {
-            Self::NoEquals { .. } => -libc::EPROTO,
+            Self::NoEquals { .. } | Self::Truncated => -libc::EPROTO,
             Self::UnknownOperation
             | Self::TrailingGet
             | Self::UnknownKey { .. }
             | Self::BadValue { .. }
-            | Self::LineTooLong { .. } => -libc::EINVAL,
+            | Self::LineTooLong { .. }
+            | Self::EndlessLine => -libc::EINVAL,
             Self::RequestTooLong => -libc::EMSGSIZE,
             Self::AddressInUse(_) => -libc::EADDRINUSE,
             Self::TooManyPeers(_) => -libc::ENOMEM,

@@ -1,168 +1,113 @@
-//! The conversation on one connection: requests in, answers out, until the client leaves.
+//! The clients: how many, for how long, and in which order their requests reach the control loop.
 
-use std::io;
+mod conversation;
+mod floor;
+mod lines;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::{debug, warn};
-use zeroize::{Zeroize, Zeroizing};
 
 use super::error::UapiError;
-use super::request::{LINE_LEN_MAX, Request, RequestParser};
+use super::format::{Chunk, Position};
 use crate::control::settings::DeviceSettings;
+use conversation::converse;
+use floor::Floor;
 
-/// Clients talked to at the same time; more of them wait to be accepted.
+/// Clients talked to at the same time. One more, and the one that has kept us waiting longest has to leave.
 const CONNECTIONS_MAX: usize = 32;
-/// A client that says nothing for so long is not coming back.
-const IDLE_MAX: Duration = Duration::from_mins(1);
-/// What is read at once.
-const CHUNK_LEN: usize = 16 << 10;
+/// How long to wait before looking again for room, or for file descriptors.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A request for the control loop, which alone may touch the device.
 #[derive(Debug)]
 pub enum Command {
-    /// Answer with everything.
-    Get(oneshot::Sender<Zeroizing<String>>),
+    /// Tell a part of everything.
+    Get(Position, oneshot::Sender<Chunk>),
     /// Apply all or nothing.
     Set(Box<DeviceSettings>, oneshot::Sender<Result<(), UapiError>>),
 }
 
 /// Accepts clients and passes their requests on, for as long as `commands` is open.
 pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
-    let slots = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    // The semaphore is never closed, so acquiring cannot fail.
-    while let Ok(slot) = std::sync::Arc::clone(&slots).acquire_owned().await {
+    let floor = Arc::new(Floor::new(commands));
+    let mut clients = Clients::default();
+    while !floor.commands.is_closed() {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let commands = commands.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = converse(stream, commands).await {
-                        debug!(%error, "a UAPI client went away");
-                    }
-                    drop(slot);
-                });
+                clients.make_room().await;
+                clients.add(stream, Arc::clone(&floor));
             }
             Err(error) => {
                 // Out of file descriptors: the pause keeps this from becoming a busy loop.
                 warn!(%error, "cannot accept a UAPI client");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(PAUSE).await;
             }
-        }
-        if commands.is_closed() {
-            return;
         }
     }
 }
 
-async fn converse(mut stream: UnixStream, commands: mpsc::Sender<Command>) -> io::Result<()> {
-    let mut lines = Lines::new();
-    let mut parser = RequestParser::default();
-    loop {
-        let answered = match lines.next_line() {
-            Line::Complete(line) => parser.push_line(line),
-            Line::TooLong => Some(Err(UapiError::LineTooLong { line: 0 })),
-            Line::Partial => {
-                let read = tokio::time::timeout(IDLE_MAX, stream.read(lines.space())).await??;
-                if read == 0 {
-                    // A request without its end is not applied.
-                    return if parser.is_at_start() {
-                        Ok(())
-                    } else {
-                        Err(io::ErrorKind::UnexpectedEof.into())
-                    };
+/// Since when a conversation has waited for its client; `None` while the client waits for us.
+#[derive(Debug, Default)]
+struct Waiting(Mutex<Option<Instant>>);
+
+impl Waiting {
+    fn start(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn stop(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The conversations that go on; they end with this.
+#[derive(Default)]
+struct Clients {
+    tasks: JoinSet<()>,
+    handles: Vec<(AbortHandle, Arc<Waiting>)>,
+}
+
+impl Clients {
+    /// Returns when there is room for another one.
+    async fn make_room(&mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.handles.retain(|(task, _)| !task.is_finished());
+            if self.handles.len() < CONNECTIONS_MAX {
+                return;
+            }
+            let waiting = self.handles.iter().enumerate();
+            let slowest = waiting.filter_map(|(index, (_, waiting))| Some((waiting.since()?, index))).min();
+            match slowest {
+                Some((_, index)) => {
+                    debug!("too many UAPI clients: the slowest has to leave");
+                    self.handles.swap_remove(index).0.abort();
                 }
-                lines.filled(read);
-                continue;
-            }
-        };
-        let Some(request) = answered else { continue };
-        let is_in_step = !matches!(
-            request,
-            Err(UapiError::UnknownOperation | UapiError::RequestTooLong | UapiError::LineTooLong { line: 0 })
-        );
-        let answer = answer(request, &commands).await;
-        tokio::time::timeout(IDLE_MAX, stream.write_all(answer.as_bytes())).await??;
-        if !is_in_step {
-            return Ok(());
-        }
-        parser = RequestParser::default();
-    }
-}
-
-async fn answer(request: Result<Request, UapiError>, commands: &mpsc::Sender<Command>) -> Zeroizing<String> {
-    let result = match request {
-        Ok(Request::Get) => {
-            let (reply, answer) = oneshot::channel();
-            let _ = commands.send(Command::Get(reply)).await;
-            match answer.await {
-                Ok(text) => return text,
-                Err(_) => Err(UapiError::ShuttingDown),
+                None => tokio::time::sleep(PAUSE).await,
             }
         }
-        Ok(Request::Set(settings)) => {
-            let (reply, answer) = oneshot::channel();
-            let _ = commands.send(Command::Set(settings, reply)).await;
-            answer.await.unwrap_or(Err(UapiError::ShuttingDown))
-        }
-        Err(error) => Err(error),
-    };
-    let errno = result.map_or_else(
-        |error| {
-            warn!(%error, "refused a UAPI request");
-            error.errno()
-        },
-        |()| 0,
-    );
-    Zeroizing::new(format!("errno={errno}\n\n"))
-}
-
-/// Cuts a stream into lines within one fixed buffer, which is erased behind the reader: the lines are keys.
-struct Lines {
-    buffer: Zeroizing<Vec<u8>>,
-    start: usize,
-    end: usize,
-}
-
-enum Line<'a> {
-    /// A line without its newline.
-    Complete(&'a [u8]),
-    /// Not a whole line yet: read more.
-    Partial,
-    /// No newline within the longest line there is: what follows cannot be made sense of.
-    TooLong,
-}
-
-impl Lines {
-    fn new() -> Self {
-        Self { buffer: Zeroizing::new(vec![0; CHUNK_LEN]), start: 0, end: 0 }
     }
 
-    fn next_line(&mut self) -> Line<'_> {
-        let pending = &self.buffer[self.start..self.end];
-        match pending.iter().position(|byte| *byte == b'\n') {
-            Some(len) => {
-                let start = self.start;
-                self.start += len + 1;
-                Line::Complete(&self.buffer[start..start + len])
+    fn add(&mut self, stream: UnixStream, floor: Arc<Floor>) {
+        let waiting = Arc::<Waiting>::default();
+        waiting.start();
+        let ours = Arc::clone(&waiting);
+        let task = self.tasks.spawn(async move {
+            if let Err(error) = converse(stream, &floor, &ours).await {
+                debug!(%error, "a UAPI client went away");
             }
-            None if pending.len() > LINE_LEN_MAX => Line::TooLong,
-            None => Line::Partial,
-        }
-    }
-
-    /// Where to read to: never empty, since a pending line is at most [`LINE_LEN_MAX`] long.
-    fn space(&mut self) -> &mut [u8] {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        self.buffer[self.end..].zeroize();
-        &mut self.buffer[self.end..]
-    }
-
-    fn filled(&mut self, len: usize) {
-        self.end += len;
+        });
+        self.handles.push((task, waiting));
     }
 }
 

@@ -13,9 +13,12 @@ use crate::control::settings::DeviceSettings;
 
 /// The longest line of the protocol is a key of 64 digits after its name; the rest is margin.
 pub const LINE_LEN_MAX: usize = 256;
-/// Room for 65536 peers with a hundred allowed IPs each in half a kilobyte per peer and then some, and still a
-/// bound on what one client can make the gateway hold.
+/// Room for 100,000 peers with all their keys and a few allowed IPs each (40 MB), for one peer with 255 × 256 × 2
+/// allowed IPs (5 MB), and still a bound on what one client can make the gateway hold.
 pub const REQUEST_LEN_MAX: usize = 64 << 20;
+
+/// No key of the protocol is longer, and no secret is as short.
+const KEY_NAME_LEN_MAX: usize = 32;
 
 /// A whole request.
 #[derive(Debug)]
@@ -76,6 +79,11 @@ impl RequestParser {
         None
     }
 
+    /// Bytes of the request so far.
+    pub fn request_len(&self) -> usize {
+        self.len
+    }
+
     /// Whether nothing of a request was read yet, so that the end of the stream is a proper end.
     pub fn is_at_start(&self) -> bool {
         self.operation.is_none()
@@ -109,14 +117,18 @@ impl RequestParser {
         };
         known.map_err(|key_of_bad_value| {
             if key_of_bad_value.is_empty() {
-                // A key is never a secret, but it may be anything: cut to what fits a log line.
-                let key = String::from_utf8_lossy(&key[..key.len().min(32)]).into_owned();
-                UapiError::UnknownKey { line: self.line, key }
+                UapiError::UnknownKey { line: self.line, key: nameable(key) }
             } else {
                 UapiError::BadValue { line: self.line, key: key_of_bad_value }
             }
         })
     }
+}
+
+/// An unknown key as the log may have it. A secret in base64 ends in `=` and so looks like a key at first sight.
+fn nameable(key: &[u8]) -> String {
+    let is_word = key.len() <= KEY_NAME_LEN_MAX && key.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'_'));
+    if is_word { String::from_utf8_lossy(key).into_owned() } else { "...".to_owned() }
 }
 
 /// Parses the one request `bytes` consists of.
@@ -177,7 +189,7 @@ fn set_peer(peer: &mut PeerChange, key: &[u8], value: &str) -> Result<(), BadKey
         }
         b"preshared_key" => {
             let key = decode_key(value).ok_or("preshared_key")?;
-            peer.preshared_key = Some(PresharedKey::from_bytes(*key));
+            peer.preshared_key = Some(PresharedKey::from_slice(&key));
         }
         b"endpoint" => peer.endpoint = Some(endpoint(value).ok_or("endpoint")?),
         b"persistent_keepalive_interval" => {

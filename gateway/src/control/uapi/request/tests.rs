@@ -105,6 +105,17 @@ fn each_bad_line_has_its_errno() {
 }
 
 #[test]
+fn a_secret_in_the_place_of_a_key_is_not_told() {
+    let told = |line: &str| set(&format!("{line}\n")).expect_err(line).to_string();
+    assert!(told("no_such_key=1").contains("\"no_such_key\""));
+    let secret = "WAmgVYXkbT2bCtdcDwolI88/iVi/aV3/PHcUBTQSYmo=";
+    for line in [secret, &secret[20..], &format!("{KEY}="), &format!("{}=1", &KEY[..32]), &"k".repeat(33)] {
+        let error = told(&format!("{line}=1"));
+        assert!(!error.contains(&line[..8]), "{error}");
+    }
+}
+
+#[test]
 fn an_unknown_operation_and_a_tail_after_get_are_invalid() {
     for request in ["", "\n", "get\n\n", "get=2\n\n", "set\n\n", "errno=0\n\n", "get=1", "get=1\n", "set=1\n"]
     {
@@ -115,6 +126,32 @@ fn an_unknown_operation_and_a_tail_after_get_are_invalid() {
         );
     }
     assert_eq!(parse_request(b"get=1\nx\n\n").unwrap_err(), UapiError::TrailingGet);
+}
+
+#[test]
+fn the_largest_requests_that_are_promised_fit() {
+    let mut one_peer = format!("public_key={KEY}\nreplace_allowed_ips=true\n");
+    for number in 0..255 * 256_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        writeln!(one_peer, "allowed_ip=255.255.{high}.{low}/32").unwrap();
+        writeln!(one_peer, "allowed_ip=ffff:ffff:ffff:ffff:ffff:ffff:ffff:{number:x}/128").unwrap();
+    }
+    let settings = set(&one_peer).unwrap();
+    assert_eq!(settings.change.peers[0].allowed_ips.len(), 255 * 256 * 2);
+
+    let mut many_peers = "replace_peers=true\n".to_owned();
+    for number in 0..100_000_u32 {
+        write!(
+            many_peers,
+            "public_key={number:064x}\npreshared_key={KEY}\nendpoint=[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535\n\
+             persistent_keepalive_interval=65535\nreplace_allowed_ips=true\n\
+             allowed_ip=ffff:ffff:ffff:ffff:ffff:ffff:{:x}:{:x}/128\nallowed_ip=ffff:ffff:ffff:ffff::/64\n",
+            number >> 16,
+            number & 0xffff
+        )
+        .unwrap();
+    }
+    assert_eq!(set(&many_peers).unwrap().change.peers.len(), 100_000);
 }
 
 #[test]
