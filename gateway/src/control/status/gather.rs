@@ -36,6 +36,8 @@ impl Control {
             sockets: sources.sockets.as_ref().map(|read| read()),
             tunnel: sources.tunnel.as_ref().map(|read| read()),
             peers: self.device.peers().map(|peer| self.peer_report(&peer)).collect(),
+            under_load: self.device.admission().is_under_load(self.clock.monotonic()),
+            handshakes_waiting: self.mailbox.handshakes().len(),
             handshakes: handshakes(&self.device.counters(), self.transmit_errors),
         }
     }

@@ -119,6 +119,12 @@ pub struct Status {
     pub tunnel: Option<Value>,
     /// Peers, in the order of `wg show`.
     pub peers: Vec<PeerReport>,
+    /// Whether handshakes take a cookie now: many messages are waiting, or were within the last second.
+    #[serde(default)]
+    pub under_load: bool,
+    /// Handshake messages that wait to be looked at.
+    #[serde(default)]
+    pub handshakes_waiting: usize,
     /// Handshake messages by what became of them; zero counts are left out.
     pub handshakes: BTreeMap<String, u64>,
 }
