@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{guest::Kernel, program};
 
 /// Time to pack; the disk may be busy.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Programs of this machine that the guest has, beside those of busybox.
 ///
@@ -64,11 +64,14 @@ pub fn pack(kernel: &Kernel, folder: &Path) -> Result<PathBuf> {
 }
 
 fn fill(kernel: &Kernel, root: &Path) -> Result<()> {
-    for folder in ["bin", "dev", "modules", "proc", "sys", "tmp", "usr/bin", "var"] {
+    for folder in ["bin", "dev", "etc", "modules", "proc", "sys", "tmp", "usr/bin", "var"] {
         fs::create_dir_all(root.join(folder))?;
     }
     symlink("/tmp", root.join("run"))?;
     symlink("/tmp", root.join("var/run"))?;
+    // Programs that give up their rights look for whom to become.
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/tmp:/bin/sh\n")?;
+    fs::write(root.join("etc/group"), "root:x:0:\n")?;
     write_program(&root.join("init"), INIT)?;
     write_program(&root.join("serve"), SERVE)?;
     for entry in fs::read_dir(kernel.modules())? {

@@ -14,7 +14,6 @@ mod pair;
 mod tunnel;
 
 use std::{
-    fmt,
     os::unix::net::UnixListener,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -53,16 +52,12 @@ const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off 
                                    tsc=reliable no_timer_check net.ifnames=0";
 
 /// A booted guest; dropping it ends it.
+#[derive(Debug)]
 pub struct Guest {
     console: Mutex<Console>,
     release: String,
-    process: Process,
-}
-
-impl fmt::Debug for Guest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guest").field("release", &self.release).field("pid", &self.process.pid()).finish()
-    }
+    // Ends the guest when it is dropped.
+    _process: Process,
 }
 
 /// Why no guest can be booted here.
@@ -112,7 +107,7 @@ impl Guest {
         let reply = console.run("uname -r", "uname -r", BOOT_TIMEOUT);
         let release = reply.with_context(|| format!("the guest does not boot\n{}", lab.tails()))?;
         let release = release.output.trim().to_owned();
-        let guest = Self { console: Mutex::new(console), release, process };
+        let guest = Self { console: Mutex::new(console), release, _process: process };
         guest.address(GUEST_INTERFACE, outer(GUEST_HOST))?;
         Ok(guest)
     }

@@ -1,6 +1,13 @@
 //! `wgx` and the kernel's WireGuard as each other's peer, with a server behind `wgx`.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, time::Duration};
+use std::{
+    fmt, fs,
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -70,6 +77,7 @@ pub struct Pair {
     /// The key pair of the kernel's side.
     pub kernel_keys: Keys,
     preshared_key: Option<Secret>,
+    secrets: PathBuf,
 }
 
 impl Pair {
@@ -80,7 +88,9 @@ impl Pair {
         gateway.start(lab).context("the gateway does not start")?;
         let guest = Guest::boot(lab, &site.wan, "br0")?;
         Tunnel::add(&guest, INTERFACE)?;
-        let pair = Self { guest, gateway, site, kernel_keys: Keys::generate()?, preshared_key: None };
+        let secrets = lab.folder().to_owned();
+        let kernel_keys = Keys::generate()?;
+        let pair = Self { guest, gateway, site, kernel_keys, preshared_key: None, secrets };
         ensure!(pair.gateway.status()?.rung() == io.to_string(), "wgx is on another rung than {io}");
         Ok(pair)
     }
@@ -139,6 +149,27 @@ impl Pair {
     /// Runs `wg set INTERFACE peer WGX WHAT` on the kernel.
     pub fn set_on_kernel(&self, what: &str) -> Result<()> {
         self.kernel().set(&format!("peer {} {what}", self.gateway.keys.public))
+    }
+
+    /// Writes a key where only we can read it, for `wg` on this side; `name` is the file's.
+    pub fn secret_file(&self, name: &str, key: &str) -> Result<String> {
+        let path = self.secrets.join(name);
+        let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = options.and_then(|mut file| file.write_all(key.as_bytes()));
+        written.with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
+    /// Puts the kernel with its present key, and unknown endpoint, in the place of the peer `old` of `wgx`.
+    pub fn replace_on_wgx(&self, old: &str) -> Result<()> {
+        let Self { gateway, site, .. } = self;
+        site.gateway.run(&format!("wg set {} peer {old} remove", gateway.interface))?;
+        let peer = self.kernel_section(None).peer;
+        let psk = match &peer.preshared_key {
+            Some(key) => format!("preshared-key {}", self.secret_file("psk", key.reveal())?),
+            None => String::new(),
+        };
+        self.set_on_wgx(&format!("{psk} allowed-ips {}", peer.allowed_ips.join(",")))
     }
 
     /// What the kernel and what `wgx` counted for each other, in this order.

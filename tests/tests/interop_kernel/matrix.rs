@@ -1,51 +1,20 @@
-//! The kernel's WireGuard as peer of `wgx`, in a virtual machine: the kernel is the reference.
+//! Every combination of roles, families and keys: handshake, pings up to the MTU, and every byte accounted for.
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::{
     Io, Lab,
-    guest::{self, Cell, Pair, Transfer},
+    guest::{Cell, Pair, Transfer},
     interop::{self, Role},
-    scenario_with_wgx,
     site::Family,
 };
-
-/// Makes a test of each function for each rung of `wgx`.
-macro_rules! on_both_rungs {
-    ($($name:ident,)+) => {
-        mod af_xdp {
-            $(#[test] fn $name() {
-                super::with_kernel(concat!("af_xdp::", stringify!($name)), super::Io::AfXdp, super::$name);
-            })+
-        }
-        mod udp_rung {
-            $(#[test] fn $name() {
-                super::with_kernel(concat!("udp_rung::", stringify!($name)), super::Io::Udp, super::$name);
-            })+
-        }
-    };
-}
-
-on_both_rungs! {
-    every_cell_of_the_matrix_is_green,
-}
 
 /// Sizes of an initiation and of a response.
 const INITIATION_LEN: u64 = 148;
 const RESPONSE_LEN: u64 = 92;
 /// The tunnel's MTU on both sides; no multiple of 16, so padding has to be capped.
-const MTU: u64 = 1420;
+pub const MTU: u64 = 1420;
 
-fn with_kernel(name: &str, io: Io, test: fn(&mut Lab, &mut Pair, Io) -> Result<()>) {
-    match guest::obstacle() {
-        Some(why) => tests::scenario::skip(name, &why),
-        None => scenario_with_wgx(name, |lab| {
-            let mut pair = Pair::build(lab, io)?;
-            test(lab, &mut pair, io)
-        }),
-    }
-}
-
-fn every_cell_of_the_matrix_is_green(lab: &mut Lab, pair: &mut Pair, io: Io) -> Result<()> {
+pub fn every_cell_of_the_matrix_is_green(lab: &mut Lab, pair: &mut Pair, io: Io) -> Result<()> {
     let mut failures = Vec::new();
     for cell in Cell::all() {
         if let Err(error) = green(lab, pair, cell) {
@@ -72,16 +41,16 @@ fn green(lab: &Lab, pair: &mut Pair, cell: Cell) -> Result<()> {
         Role::Responder => pair.ping_from_server(inner, &small),
     }
     .context("the first ten pings")?;
-    let expected = handshake_and(role, 10 * data_len(84));
+    let expected = handshake_and(role, 10 * data_len(84, MTU));
     let counted = pair.agreed_transfer()?;
     ensure!(counted == expected, "after ten pings the kernel counts {counted:?}, not {expected:?}");
 
-    let mut data = 10 * data_len(84);
+    let mut data = 10 * data_len(84, MTU);
     for len in [headers(inner) + 1, 97, MTU - 1, MTU] {
         let one = format!("-c 1 -s {}", len - headers(inner));
         pair.ping_from_kernel(inner, &one).with_context(|| format!("{len} bytes from the kernel"))?;
         pair.ping_from_server(inner, &one).with_context(|| format!("{len} bytes from the server"))?;
-        data += 2 * data_len(len);
+        data += 2 * data_len(len, MTU);
     }
     let expected = handshake_and(role, data);
     let counted = pair.agreed_transfer()?;
@@ -103,12 +72,12 @@ fn handshake_and(role: Role, data: u64) -> Transfer {
 }
 
 /// The UDP payload that carries an IP packet of `len` bytes: padded to 16, but not beyond the MTU.
-fn data_len(len: u64) -> u64 {
-    len.next_multiple_of(16).min(MTU) + 32
+pub fn data_len(len: u64, mtu: u64) -> u64 {
+    len.next_multiple_of(16).min(mtu) + 32
 }
 
 /// IP and ICMP headers of an echo request.
-fn headers(family: Family) -> u64 {
+pub fn headers(family: Family) -> u64 {
     match family {
         Family::V4 => 28,
         Family::V6 => 48,
