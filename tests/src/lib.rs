@@ -11,6 +11,8 @@
 
 pub mod client;
 pub mod gateway;
+pub mod guest;
+pub mod interop;
 pub mod iperf;
 pub mod keys;
 pub mod lab;

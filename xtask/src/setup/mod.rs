@@ -3,22 +3,21 @@
 //! Probing looks for files, so it is quick and does not ask the package manager; what is missing is installed
 //! as Debian packages and by `cargo install`. The compiler for the XDP program is in [`toolchain`].
 
+pub mod guest;
 mod packages;
 pub mod toolchain;
 
 use anyhow::{Result, bail};
 
 use crate::command::{self, cargo, shown, step};
+use packages::Probe;
 
 /// Major version of the LLVM that bpf-linker, libclang and the BPF-capable compiler share.
 pub const LLVM: &str = "22";
 
 /// Checks everything, installs what is missing and checks again.
 pub fn run() -> Result<()> {
-    let missing = packages::missing();
-    if !missing.is_empty() {
-        install_packages(&missing)?;
-    }
+    install_missing(packages::PACKAGES)?;
     if let Err(reason) = toolchain::check_linker() {
         install_linker(&reason)?;
     }
@@ -26,7 +25,12 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn install_packages(missing: &[&str]) -> Result<()> {
+/// Installs what is missing of these packages and checks again.
+fn install_missing(packages: &[(&'static str, Probe)]) -> Result<()> {
+    let missing = packages::missing(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
     let mut update = command::command("apt-get");
     update.args(["--quiet=2", "update"]);
     let mut install = command::command("apt-get");
@@ -34,7 +38,7 @@ fn install_packages(missing: &[&str]) -> Result<()> {
     // Without the flag wireguard-tools drags in a whole kernel.
     install
         .args(["--quiet", "--yes", "--no-install-recommends", "--option=Dpkg::Use-Pty=0", "install"])
-        .args(missing);
+        .args(&missing);
 
     eprintln!("setup: missing Debian packages: {}", missing.join(" "));
     let obstacle = if command::find_program("apt-get").is_none() {
@@ -50,7 +54,7 @@ fn install_packages(missing: &[&str]) -> Result<()> {
     step("setup: refresh the package lists", || run_patiently(&mut update))?;
     step("setup: install the packages", || run_patiently(&mut install))?;
 
-    let still_missing = packages::missing();
+    let still_missing = packages::missing(packages);
     if !still_missing.is_empty() {
         bail!("installed, yet what they should bring is not there: {}", still_missing.join(" "));
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::command::find_program;
 use crate::setup::{LLVM, toolchain};
 
-enum Probe {
+/// How to see that a package is there.
+pub enum Probe {
     /// A program on the search path.
     Program(&'static str),
     /// A file; `{llvm}` stands for the folder of our LLVM.
@@ -17,7 +18,7 @@ enum Probe {
 use Probe::{BpfCompiler, File, Program};
 
 /// Package names; `{v}` stands for the LLVM version.
-const PACKAGES: &[(&str, Probe)] = &[
+pub const PACKAGES: &[(&str, Probe)] = &[
     // bpf-linker
     ("llvm-{v}-dev", File("{llvm}/bin/llvm-config")),
     ("libpolly-{v}-dev", File("{llvm}/lib/libPolly.a")),
@@ -50,9 +51,19 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("bpftool", Program("bpftool")),
 ];
 
+/// What the guest of `interop_kernel` takes beside [`PACKAGES`]: an emulator, and tools to unpack its kernel.
+pub const GUEST: &[(&str, Probe)] = &[
+    ("qemu-system-x86", Program("qemu-system-x86_64")),
+    ("busybox-static", Program("busybox")),
+    ("dash", Program("dash")),
+    ("kmod", Program("modprobe")),
+    ("xz-utils", Program("xz")),
+    ("zstd", Program("zstd")),
+];
+
 /// Packages whose contents are not there.
-pub fn missing() -> Vec<&'static str> {
-    PACKAGES
+pub fn missing(packages: &[(&'static str, Probe)]) -> Vec<&'static str> {
+    packages
         .iter()
         .filter(|(_, probe)| !probe.is_there())
         .map(|(package, _)| &*Box::leak(package.replace("{v}", LLVM).into_boxed_str()))
