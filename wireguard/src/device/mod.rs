@@ -7,6 +7,7 @@ mod change;
 mod handshake;
 mod sending;
 mod status;
+mod stickiness;
 mod timeouts;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
