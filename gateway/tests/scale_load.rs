@@ -93,6 +93,7 @@ fn changes_under_load_lose_no_packet() {
         links: vec![link(uplink_port, true), link(downlink_port, false)],
         datagrams: Box::new(datagrams),
         tunnel: Box::new(tunnel_port),
+        errors: None,
         receives_from_kernel: true,
     };
     let (umem, frames) = Umem::new(2048, 1024, Backing::Plain).unwrap();

@@ -37,6 +37,7 @@ fn rig(tx_max: usize, frame_count: u32) -> Rig {
         links: vec![link(uplink_port, true), link(downlink_port, false)],
         datagrams: Box::new(datagrams),
         tunnel: Box::new(tunnel_port),
+        errors: None,
         receives_from_kernel: true,
     };
     let (umem, frames) = Umem::new(2048, frame_count, Backing::Plain).unwrap();

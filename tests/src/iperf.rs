@@ -52,7 +52,16 @@ pub fn tcp(from: &Namespace, to: IpAddr, direction: Direction, seconds: u32) -> 
     })
 }
 
-/// One UDP stream of `megabits` per second in datagrams of `payload_len` bytes.
+/// `stream_count` TCP streams at once for `seconds`.
+pub fn tcp_parallel(from: &Namespace, to: IpAddr, seconds: u32, stream_count: u32) -> Result<Tcp> {
+    let end = run(from, to, Direction::Forward, seconds, &format!("--parallel {stream_count}"))?;
+    Ok(Tcp {
+        bits_per_second: number(&end, "/sum_received/bits_per_second")?,
+        retransmits: end.pointer("/sum_sent/retransmits").and_then(Value::as_u64).unwrap_or(0),
+    })
+}
+
+/// One UDP stream of `megabits` per second, 0 for as much as goes, in datagrams of `payload_len` bytes.
 pub fn udp(
     from: &Namespace,
     to: IpAddr,

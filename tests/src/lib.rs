@@ -9,6 +9,7 @@
     reason = "every error is a laboratory that cannot be built or a program that failed: shown, never matched"
 )]
 
+pub mod capture;
 pub mod client;
 pub mod gateway;
 pub mod guest;
@@ -23,14 +24,18 @@ pub mod ping;
 pub mod process;
 pub mod program;
 pub mod registry;
+pub mod rungs;
 pub mod scenario;
 pub mod site;
 pub mod status;
 pub mod traffic;
+pub mod tunnel;
 pub mod uapi;
 pub mod wait;
+pub mod wg;
 pub mod world;
 
+pub use capture::Capture;
 pub use client::Client;
 pub use gateway::{Gateway, Implementation, Io};
 pub use lab::Lab;
@@ -39,6 +44,8 @@ pub use process::Process;
 pub use scenario::{note, scenario, scenario_with_wgx};
 pub use site::Site;
 pub use status::Status;
+pub use tunnel::Tunnel;
 pub use uapi::Uapi;
 pub use wait::wait_until;
+pub use wg::Wg;
 pub use world::World;

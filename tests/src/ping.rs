@@ -52,6 +52,27 @@ pub fn all_answered(from: &Namespace, to: IpAddr, count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Pings as fast as they are answered, as `netns.sh` does; all have to be.
+pub fn flood(from: &Namespace, to: IpAddr, count: u32) -> Result<()> {
+    let line = format!("ping -n -f -c {count} -W 2 {to}");
+    let outcome = from.attempt(&line, Duration::from_mins(1))?;
+    let pings =
+        parse(&outcome.stdout).with_context(|| format!("`{line}`: {}{}", outcome.stdout, outcome.stderr))?;
+    if pings.lost() > 0 {
+        bail!("{} of {} flood pings from {} to {to} were lost", pings.lost(), pings.sent, from.name());
+    }
+    Ok(())
+}
+
+/// What one ping that cannot succeed says: nothing, or who answered it and why.
+pub fn refusal(from: &Namespace, to: IpAddr) -> Result<String> {
+    let outcome = from.attempt(&format!("ping -n -c 1 -W 1 {to}"), Duration::from_secs(10))?;
+    if outcome.status.success() {
+        bail!("{to} answered a ping from {}", from.name());
+    }
+    Ok(outcome.stdout + &outcome.stderr)
+}
+
 fn parse(text: &str) -> Result<Pings> {
     let summary = text.lines().find(|line| line.contains(" packets transmitted")).context("no summary")?;
     let number_before = |what: &str| {

@@ -173,6 +173,9 @@ impl Control {
         if self.sockets.listen_port() != old_port {
             self.publish_listen_port();
         }
+        if (self.sockets.listen_port(), self.fwmark) != (old_port, old_fwmark) {
+            self.device.forget_local_addresses();
+        }
         Ok(())
     }
 

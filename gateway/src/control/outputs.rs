@@ -20,6 +20,7 @@ impl Control {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Transmit { to, datagram, tos, .. } => {
+                let to = self.publisher.outgoing(&to);
                 if let Err(error) = self.sockets.send(&to, &datagram, tos) {
                     // The protocol sends again by itself; without a route this is as common as a lost packet.
                     self.transmit_errors += 1;

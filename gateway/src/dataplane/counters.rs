@@ -67,6 +67,8 @@ verdicts! {
     DropEcn = "drop_ecn",
     /// No peer has an allowed IP for the destination.
     DropNoPeer = "drop_no_peer",
+    /// A datagram of our own on its way into the tunnel of the peer it is for: it would never leave.
+    DropLoop = "drop_loop",
     /// The peer's endpoint is not known.
     DropNoEndpoint = "drop_no_endpoint",
     /// Larger than the frame leaves room for.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use aead::Aead;
 use arc_swap::{ArcSwap, Cache};
-use gateway_ebpf::parse::Ip;
+use gateway_ebpf::parse::{self, Ip};
 use gateway_ebpf::steer::is_forwardable;
-use wireguard::SessionEvent;
+use wireguard::{SessionEvent, Time};
 
 use super::counters::{Tally, Verdict};
 use super::fib::NextHop;
@@ -15,7 +15,8 @@ use super::inbound::Opening;
 use super::inner::decrement_ttl;
 use super::outbound::Sealing;
 use super::tables::{PeerEntry, Shared, Tables};
-use crate::io::{Datagram, Frame, FramePool};
+use super::unreachable::{ErrorLimit, answer};
+use crate::io::{Datagram, Frame, FramePool, Unreachable};
 
 /// Packets in one batch, at most: what one turn takes from a port (IX, OSDI 2014, finds 64 enough).
 pub const BATCH_MAX: usize = 64;
@@ -31,6 +32,7 @@ pub struct Engine {
     pub(super) sealing: Sealing,
     /// Packets opened from one peer that go to another.
     pub(super) hairpin: Vec<Frame>,
+    error_limit: ErrorLimit,
 }
 
 /// Packets on their way out, by port.
@@ -42,6 +44,8 @@ pub struct Egress {
     pub datagrams: Vec<Datagram>,
     /// Inner packets for the TUN device.
     pub packets: Vec<Frame>,
+    /// ICMP errors to senders of what has nowhere to go.
+    pub unreachable: Vec<Unreachable>,
 }
 
 /// Ethernet frames on their way out of one link.
@@ -75,10 +79,11 @@ impl Engine {
             tables: Cache::new(Arc::clone(&shared.tables)),
             shared,
             tally: Tally::default(),
-            egress: Egress { links, datagrams: Vec::new(), packets: Vec::new() },
+            egress: Egress { links, ..Egress::default() },
             opening: Opening::default(),
             sealing: Sealing::default(),
             hairpin: Vec::new(),
+            error_limit: ErrorLimit::default(),
         }
     }
 
@@ -96,6 +101,15 @@ impl Engine {
     pub(super) fn drop_frame(&mut self, pool: &mut FramePool, frame: Frame, verdict: Verdict) {
         self.tally.count(verdict);
         pool.release(frame);
+    }
+
+    /// Drops a packet that has nowhere to go for `verdict`, and tells its sender.
+    pub(super) fn refuse(&mut self, pool: &mut FramePool, frame: Frame, verdict: Verdict, now: Time) {
+        let packet = pool.data(&frame);
+        if let Ok(ip) = parse::ip(packet) {
+            self.egress.unreachable.extend(answer(&mut self.error_limit, &ip, packet, now));
+        }
+        self.drop_frame(pool, frame, verdict);
     }
 
     /// Tells control something of a session; a full mailbox is counted, never waited for. `false` when it was

@@ -16,7 +16,7 @@ use super::encap::write_ethernet;
 use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
 use super::inner::{decapsulate_ecn, decrement_ttl};
-use super::tables::DataSession;
+use super::tables::{DataSession, Path, PeerEntry};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Scratch of one batch of datagrams being opened; empty between batches.
@@ -146,11 +146,7 @@ impl Engine {
         let Some(source) = last else { return };
         let local_index = session.local_index();
         data.peer.activity.received(now, bytes, carries_data);
-        let known = data.peer.path.load();
-        if known.as_ref().is_none_or(|path| path.endpoint != source) {
-            self.note(SessionEvent::Roamed { local_index, endpoint: source });
-        }
-        drop(known);
+        self.follow(&data.peer, local_index, source);
         if session.confirm() && !self.note(SessionEvent::Confirmed { local_index }) {
             // Lost, a responder could never send under this session: the next packet confirms again.
             session.retract_confirmation();
@@ -159,6 +155,20 @@ impl Engine {
             self.note(SessionEvent::RekeyOnReceive { local_index });
         }
         self.note_activity(&data.peer);
+    }
+
+    /// Roaming. Replies to these very packets must go where they came from, so what control will find out is not
+    /// waited for: until then they leave through the socket. Without the note control would never find out.
+    fn follow(&mut self, peer: &PeerEntry, local_index: u32, source: Endpoint) {
+        let known = peer.path.load();
+        if known.as_ref().is_some_and(|path| path.endpoint == source) {
+            return;
+        }
+        if self.note(SessionEvent::Roamed { local_index, endpoint: source }) {
+            // Unless control, or another worker, was faster.
+            let path = Path { endpoint: source, outgoing: source, link: None };
+            peer.path.compare_and_swap(&known, Some(Arc::new(path)));
+        }
     }
 
     /// Inner checks, then on to where the packet goes.

@@ -15,4 +15,5 @@ pub mod network;
 mod outbound;
 pub mod publish;
 pub mod tables;
+pub mod unreachable;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! Tunnel to network: packets are matched to peers, given nonces, padded, sealed in one AEAD batch and put
 //! behind the outer headers of their path.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aead::{Packet, TAG_LEN};
@@ -59,7 +60,7 @@ impl Engine {
         }
         let mut sealing = std::mem::take(&mut self.sealing);
         for frame in packets.drain(..) {
-            self.match_peer(pool, &mut sealing, frame);
+            self.match_peer(pool, &mut sealing, frame, now);
         }
         self.reserve(pool, &mut sealing, now);
         self.seal(pool, &mut sealing);
@@ -68,15 +69,19 @@ impl Engine {
     }
 
     /// Cryptokey routing: the peer whose allowed IPs hold the destination.
-    fn match_peer(&mut self, pool: &mut FramePool, sealing: &mut Sealing, mut frame: Frame) {
+    fn match_peer(&mut self, pool: &mut FramePool, sealing: &mut Sealing, mut frame: Frame, now: Time) {
         let Ok(inner) = parse::ip(pool.data(&frame)) else {
             return self.drop_frame(pool, frame, Verdict::DropInnerMalformed);
         };
         // Ethernet pads short frames: what follows the packet is not part of it.
         frame.set_len(inner.len);
-        let Some(peer) = self.tables.load().allowed_ips.lookup(inner.destination) else {
-            return self.drop_frame(pool, frame, Verdict::DropNoPeer);
+        let tables = self.tables.load();
+        let Some(peer) = tables.allowed_ips.lookup(inner.destination) else {
+            return self.refuse(pool, frame, Verdict::DropNoPeer, now);
         };
+        if is_looping(peer, &inner, pool.data(&frame), tables.listen_port) {
+            return self.drop_frame(pool, frame, Verdict::DropLoop);
+        }
         match sealing.to.last_mut() {
             Some(run) if Arc::ptr_eq(&run.peer, peer) => run.len += 1,
             _ => sealing.to.push(Destined { peer: Arc::clone(peer), len: 1 }),
@@ -91,7 +96,7 @@ impl Engine {
         for Destined { peer, len } in to.drain(..) {
             let packets = routed.by_ref().take(len);
             let Some(path) = peer.path.load_full() else {
-                packets.for_each(|(frame, _)| self.drop_frame(pool, frame, Verdict::DropNoEndpoint));
+                packets.for_each(|(frame, _)| self.refuse(pool, frame, Verdict::DropNoEndpoint, now));
                 continue;
             };
             let session = peer.current.load_full();
@@ -187,7 +192,7 @@ impl Engine {
             return;
         }
         self.tally.count(Verdict::SealedToSocket);
-        self.egress.datagrams.push(Datagram { frame, endpoint: path.endpoint, ecn: message.ecn });
+        self.egress.datagrams.push(Datagram { frame, endpoint: path.outgoing, ecn: message.ecn });
     }
 
     fn mark_sent(&mut self, data: &SealingSession, peer: &PeerEntry, bytes: u64, now: Time) {
@@ -197,5 +202,37 @@ impl Engine {
             self.note(SessionEvent::RekeyOnSend { local_index });
         }
         self.note_activity(peer);
+    }
+}
+
+/// Whether `packet` is a datagram of our own to the very peer it would be sealed for. Where a peer's endpoint is
+/// within its allowed IPs the kernel routes what we send it back to us: sealed again and again it would go round for
+/// ever.
+fn is_looping(peer: &PeerEntry, inner: &parse::Ip, packet: &[u8], listen_port: u16) -> bool {
+    let is_ours = |ports: (u16, u16)| {
+        let path = peer.path.load();
+        let remote = path.as_ref().map(|path| path.endpoint.remote);
+        ports.0 == listen_port && remote == Some(SocketAddr::new(inner.destination, ports.1))
+    };
+    udp_ports(inner, packet).is_some_and(is_ours)
+}
+
+/// Source and destination port of a UDP datagram or of the first of its fragments.
+fn udp_ports(ip: &parse::Ip, packet: &[u8]) -> Option<(u16, u16)> {
+    const FRAGMENT_HEADER: u8 = 44;
+    const FRAGMENT_HEADER_LEN: usize = 8;
+    let payload = packet.get(ip.header_len..)?;
+    let (protocol, udp, is_first) = match (ip.is_ipv6(), ip.protocol, payload) {
+        (true, FRAGMENT_HEADER, [next, _, high, low, ..]) => {
+            (*next, payload.get(FRAGMENT_HEADER_LEN..)?, *high == 0 && *low < 8)
+        }
+        (true, ..) => (ip.protocol, payload, true),
+        (false, ..) => (ip.protocol, payload, packet[6] << 3 == 0 && packet[7] == 0),
+    };
+    match udp {
+        [s0, s1, d0, d1, ..] if protocol == parse::PROTOCOL_UDP && is_first => {
+            Some((u16::from_be_bytes([*s0, *s1]), u16::from_be_bytes([*d0, *d1])))
+        }
+        _ => None,
     }
 }

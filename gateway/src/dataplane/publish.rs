@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
-use wireguard::{Activity, AllowedIpChange, AllowedIps, Endpoint, PeerId, Session};
+use wireguard::{Activity, AllowedIpChange, AllowedIps, Endpoint, LocalAddress, PeerId, Session};
 
 use super::encap::OuterHeader;
 use super::fib::{Fib, Neighbour, NextHop};
@@ -197,6 +197,17 @@ impl Publisher {
         unresolved.chain(resolved).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// `endpoint` without its local address where packets to an IPv4 peer leave by another link than its own arrive
+    /// on: that route has a source of its own (drivers/net/wireguard/socket.c, `send4`; `send6` does not ask).
+    pub fn outgoing(&self, endpoint: &Endpoint) -> Endpoint {
+        let Endpoint { remote, local } = *endpoint;
+        let is_kept = |local: &LocalAddress| {
+            let leaves_by = self.fib.interface_towards(remote.ip());
+            remote.is_ipv6() || leaves_by.is_none_or(|index| index == local.interface_index)
+        };
+        Endpoint { remote, local: local.filter(is_kept) }
+    }
+
     /// Whether datagrams to `id` bypass the kernel: what `wgx status` calls the fast path.
     pub fn is_fast(&self, id: PeerId) -> bool {
         let path = self.peers.get(&id).and_then(|peer| peer.entry.path.load_full());
@@ -260,7 +271,10 @@ impl Publisher {
             self.set_awaited(id, awaits);
         }
         let peer = &self.peers[&id];
-        let path = peer.endpoint.map(|endpoint| Path { endpoint, link: self.link_path(&endpoint) });
+        let path = peer.endpoint.map(|endpoint| {
+            let outgoing = self.outgoing(&endpoint);
+            Path { endpoint, outgoing, link: self.link_path(&outgoing) }
+        });
         let held = peer.entry.path.load_full();
         if held.as_deref() != path.as_ref() {
             peer.entry.path.store(path.map(Arc::new));

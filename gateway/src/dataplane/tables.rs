@@ -72,8 +72,10 @@ pub struct PeerEntry {
 /// How a peer's endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// Where datagrams go, and from which local address.
+    /// Where the peer was heard last, and at which local address: what roaming is told by.
     pub endpoint: Endpoint,
+    /// The same without a local address that replies may no longer come from.
+    pub outgoing: Endpoint,
     /// Through which AF_XDP socket; `None` leaves route and neighbour to the kernel's UDP socket.
     pub link: Option<LinkPath>,
 }

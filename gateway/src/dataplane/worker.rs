@@ -13,7 +13,7 @@ use super::classify::{Plain, Roles};
 use super::counters::{Verdict, WorkerCounters};
 use super::engine::{BATCH_MAX, Engine};
 use crate::clock::Clock;
-use crate::io::{Datagram, DatagramPort, Frame, FramePool, LinkPort, TunnelPort};
+use crate::io::{Datagram, DatagramPort, Frame, FramePool, LinkPort, TunnelPort, UnreachablePort};
 
 /// How long a link worker looks for packets before it blocks: longer than the gap between two packets of a
 /// busy queue, short against a scheduler tick.
@@ -44,6 +44,8 @@ pub struct Ports {
     pub datagrams: Box<dyn DatagramPort>,
     /// The TUN device.
     pub tunnel: Box<dyn TunnelPort>,
+    /// Where ICMP errors leave; without one nobody is told what has nowhere to go.
+    pub errors: Option<Box<dyn UnreachablePort>>,
     /// Receive from the UDP sockets and the TUN device too. One worker does: the socket worker.
     pub receives_from_kernel: bool,
 }
@@ -198,6 +200,10 @@ impl Worker {
         if !egress.packets.is_empty() {
             let queued = egress.packets.len();
             refused[2].1 += queued - self.ports.tunnel.transmit(&mut self.pool, &mut egress.packets);
+        }
+        match &mut self.ports.errors {
+            Some(port) => port.transmit(&mut egress.unreachable),
+            None => egress.unreachable.clear(),
         }
         for (verdict, count) in refused {
             self.engine.tally().add(verdict, count);

@@ -2,10 +2,12 @@
 
 pub mod af_xdp;
 mod frame;
+pub mod icmp;
 pub mod memory;
 pub mod tun;
 pub mod udp;
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 pub use af_xdp::umem::{Backing, Umem, UmemError};
@@ -75,4 +77,22 @@ pub trait TunnelPort: Send {
 
     /// Readable when packets wait.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// An ICMP error on its way to whoever sent the packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Source of the packet: where the error goes.
+    pub to: IpAddr,
+    /// Destination of the packet: what cannot be reached.
+    pub about: IpAddr,
+    /// The ICMP message from its type on. The checksum is in place for IPv4; for IPv6 it is left to the kernel, as
+    /// it covers the source address.
+    pub message: Vec<u8>,
+}
+
+/// ICMP errors to whoever sent what has nowhere to go.
+pub trait UnreachablePort: Send {
+    /// Sends what the kernel takes of `errors` and leaves it empty. Never blocks.
+    fn transmit(&mut self, errors: &mut Vec<Unreachable>);
 }

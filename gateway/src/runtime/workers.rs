@@ -15,9 +15,10 @@ use crate::dataplane::counters::WorkerCounters;
 use crate::dataplane::engine::Engine;
 use crate::dataplane::tables::Shared;
 use crate::dataplane::worker::{Ports, Stop, Worker, WorkerLink};
+use crate::io::icmp::IcmpSockets;
 use crate::io::tun::{Tun, TunPort};
 use crate::io::udp::{UdpCounters, UdpPort, UdpSockets};
-use crate::io::{Backing, FramePool, Umem};
+use crate::io::{Backing, FramePool, Umem, UnreachablePort};
 use crate::topology::pin::pin_current;
 
 /// Frames of the socket worker: several bursts in every direction.
@@ -134,12 +135,26 @@ fn list(status: &mut StatusSources, cpu: Option<u32>, serves: &str) -> Arc<Worke
     counters
 }
 
+/// Sockets for ICMP errors; a gateway that may not open them works all the same.
+fn icmp_sockets() -> Option<Box<dyn UnreachablePort>> {
+    match IcmpSockets::open() {
+        Ok(sockets) => Some(Box::new(sockets)),
+        Err(error) => {
+            tracing::warn!(
+                "no ICMP errors for packets without a peer: {error}; raw sockets need CAP_NET_RAW"
+            );
+            None
+        }
+    }
+}
+
 impl KernelPorts {
     fn ports(&self, links: Vec<WorkerLink>, receives_from_kernel: bool) -> Ports {
         Ports {
             links,
             datagrams: Box::new(UdpPort::new(Arc::clone(&self.sockets), Arc::clone(&self.counters))),
             tunnel: Box::new(TunPort::new(Arc::clone(&self.tun))),
+            errors: icmp_sockets(),
             receives_from_kernel,
         }
     }

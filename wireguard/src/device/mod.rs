@@ -8,6 +8,7 @@ mod handshake;
 mod incoming;
 mod sending;
 mod status;
+mod stickiness;
 mod timeouts;
 mod work;
 

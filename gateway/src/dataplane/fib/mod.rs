@@ -55,6 +55,10 @@ enum Leaf {
     },
     /// Behind a gateway that is not resolved.
     Unresolved(Neighbour),
+    /// Out of a link without an AF_XDP socket.
+    Elsewhere {
+        interface_index: u32,
+    },
 }
 
 /// An immutable table, rebuilt by control on each change of the [`Network`] and read by every worker.
@@ -106,6 +110,17 @@ impl Fib {
         let v4 = differences(self.v4.iter(), former.v4.iter()).map(IpNet::V4);
         let v6 = differences(self.v6.iter(), former.v6.iter()).map(IpNet::V6);
         v4.chain(v6).collect()
+    }
+
+    /// The link packets to `destination` leave by, where that is known: not for this host's own addresses, for the
+    /// tunnel, or with policy rules.
+    pub fn interface_towards(&self, destination: IpAddr) -> Option<u32> {
+        match self.leaf(destination)? {
+            Leaf::Resolved(NextHop::Link(hop)) => Some(hop.interface_index),
+            Leaf::OnLink { interface_index } | Leaf::Elsewhere { interface_index } => Some(*interface_index),
+            Leaf::Unresolved(neighbour) => Some(neighbour.interface_index),
+            Leaf::Resolved(_) => None,
+        }
     }
 
     fn leaf(&self, destination: IpAddr) -> Option<&Leaf> {
@@ -200,7 +215,7 @@ fn leaf_of(route: &Route, network: &Network, fast_links: &BTreeSet<u32>, tunnel_
         return Leaf::Resolved(NextHop::Tunnel);
     }
     if !fast_links.contains(&interface_index) {
-        return kernel;
+        return Leaf::Elsewhere { interface_index };
     }
     let Some(gateway) = route.gateway else { return Leaf::OnLink { interface_index } };
     match network.neighbours.get(&(interface_index, gateway)) {
