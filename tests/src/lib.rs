@@ -22,6 +22,7 @@ pub mod process;
 pub mod program;
 pub mod registry;
 pub mod scenario;
+pub mod scripted;
 pub mod site;
 pub mod status;
 pub mod traffic;

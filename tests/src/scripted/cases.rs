@@ -1,0 +1,168 @@
+//! Tables of scenarios: each has its own client of one gateway, and all failures are reported by name.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    thread,
+};
+
+use anyhow::{Result, ensure};
+
+use super::{Bed, Client};
+use crate::{Implementation, Lab};
+
+/// Who need not pass a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// Everybody passes.
+    None,
+    /// The reference is known to differ, in this way.
+    Reference(&'static str),
+    /// `wgx` cannot yet, for this reason. Passing is then a failure: the mark has to go.
+    Wgx(&'static str),
+}
+
+/// A scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name, a sentence.
+    pub name: &'static str,
+    /// Who need not pass.
+    pub exception: Exception,
+    /// What has to work.
+    pub run: fn(&Bed, &mut Client) -> Result<()>,
+}
+
+/// Makes a table of [`Case`]s out of functions of one module; a text behind a name says how the reference differs.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident $(: $differs:literal)?,)+) => {
+        &[$($crate::scripted::Case {
+            name: stringify!($name),
+            exception: $crate::cases!(@exception $($differs)?),
+            run: $name,
+        },)+]
+    };
+    (@exception $differs:literal) => { $crate::scripted::Exception::Reference($differs) };
+    (@exception) => { $crate::scripted::Exception::None };
+}
+
+/// Whether scenarios wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// One by one: they send much, or measure.
+    OneByOne,
+    /// All at once: they wait for timers.
+    AtOnce,
+}
+
+/// Runs all cases on one gateway.
+pub fn check(
+    lab: &mut Lab,
+    implementation: Implementation,
+    table: &str,
+    cases: &[Case],
+    order: Order,
+) -> Result<()> {
+    let (mut bed, mut clients) = Bed::build(lab, implementation, u8::try_from(cases.len())?)?;
+    let outcomes: Vec<Result<()>> = match order {
+        Order::OneByOne => {
+            cases.iter().zip(&mut clients).map(|(case, client)| (case.run)(&bed, client)).collect()
+        }
+        Order::AtOnce => thread::scope(|scope| {
+            let bed = &bed;
+            let running: Vec<_> = cases
+                .iter()
+                .zip(&mut clients)
+                .map(|(case, client)| scope.spawn(move || (case.run)(bed, client)))
+                .collect();
+            let joined = running.into_iter().map(|thread| thread.join());
+            joined.map(|joined| joined.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")))).collect()
+        }),
+    };
+    let summary = judge(implementation, cases, outcomes);
+    note(table, implementation, &summary);
+    bed.gateway.process()?.check_running()?;
+    ensure!(summary.failures.is_empty(), "{}", summary.failures.join("\n"));
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Summary {
+    passed: usize,
+    total: usize,
+    excused: Vec<String>,
+    failures: Vec<String>,
+}
+
+fn judge(implementation: Implementation, cases: &[Case], outcomes: Vec<Result<()>>) -> Summary {
+    let is_reference = implementation == Implementation::WireguardGo;
+    let mut summary = Summary { total: cases.len(), ..Summary::default() };
+    for (case, outcome) in cases.iter().zip(outcomes) {
+        match (outcome, case.exception) {
+            (Ok(()), Exception::Wgx(why)) if !is_reference => {
+                summary.failures.push(format!("{}: passes now, drop its mark: {why}", case.name));
+            }
+            (Ok(()), _) => summary.passed += 1,
+            (Err(_), Exception::Reference(why)) if is_reference => {
+                summary.excused.push(format!("{}: {why}", case.name));
+            }
+            (Err(_), Exception::Wgx(why)) if !is_reference => {
+                summary.excused.push(format!("{}: {why}", case.name));
+            }
+            (Err(error), _) => summary.failures.push(format!("{}: {error:#}", case.name)),
+        }
+    }
+    summary
+}
+
+/// Puts the numbers into the report of `cargo xtask test`.
+fn note(table: &str, implementation: Implementation, summary: &Summary) {
+    let mut line =
+        format!("note: conformance {table}: {implementation}: {}/{} scenarios", summary.passed, summary.total);
+    if !summary.excused.is_empty() {
+        line.push_str(&format!("; known to differ: {}", summary.excused.join("; ")));
+    }
+    // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
+    let _ = writeln!(io::stderr(), "{line}");
+    if let Some(path) = env::var_os("WGX_TEST_LOG") {
+        let written = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{line}"));
+        written.unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+    use crate::Io;
+
+    fn case(name: &'static str, exception: Exception) -> Case {
+        Case { name, exception, run: |_, _| Ok(()) }
+    }
+
+    #[test]
+    fn failures_are_named_and_excuses_are_those_of_one_implementation() {
+        let cases = [case("good", Exception::None), case("bad", Exception::None), case("odd", Exception::Reference("it does"))];
+        let outcomes = || vec![Ok(()), Err(anyhow!("why")), Err(anyhow!("differs"))];
+        let reference = judge(Implementation::WireguardGo, &cases, outcomes());
+        assert_eq!(reference.failures, ["bad: why"]);
+        assert_eq!((reference.passed, reference.excused), (1, vec!["odd: it does".to_owned()]));
+        let ours = judge(Implementation::Wgx(Io::Udp), &cases, outcomes());
+        assert_eq!(ours.failures, ["bad: why", "odd: differs"]);
+    }
+
+    #[test]
+    fn mark_that_is_no_longer_needed_is_a_failure() {
+        let cases = [case("late", Exception::Wgx("not merged"))];
+        assert_eq!(judge(Implementation::Wgx(Io::Udp), &cases, vec![Ok(())]).failures.len(), 1);
+        assert!(judge(Implementation::Wgx(Io::Udp), &cases, vec![Err(anyhow!("no"))]).failures.is_empty());
+        assert_eq!(judge(Implementation::WireguardGo, &cases, vec![Err(anyhow!("no"))]).failures.len(), 1);
+    }
+}

@@ -1,0 +1,53 @@
+//! Conformance of a gateway as a black box: a scripted client sends exactly the right and exactly the wrong bytes.
+//!
+//! The same tables run against `wgx` over AF_XDP, over the kernel's UDP sockets, and against the reference
+//! implementation, which proves the tables. What is exercised in virtual time instead, because it takes minutes:
+//! the ages of sessions (120, 165, 180 and 540 s), the end of retries after 90 s, cookies of 115 s.
+
+mod handshake;
+
+use tests::{
+    Implementation, Io,
+    scripted::{
+        Case,
+        cases::{self, Order},
+    },
+};
+
+/// Makes a test of each table for each gateway.
+macro_rules! on_every_gateway {
+    ($($name:ident = $table:path, $order:ident;)+) => {
+        mod af_xdp {
+            $(#[test] fn $name() {
+                super::run("af_xdp", stringify!($name), super::AF_XDP, $table, super::Order::$order);
+            })+
+        }
+        mod udp_rung {
+            $(#[test] fn $name() {
+                super::run("udp_rung", stringify!($name), super::UDP, $table, super::Order::$order);
+            })+
+        }
+        mod reference {
+            $(#[test] fn $name() {
+                super::run("reference", stringify!($name), super::REFERENCE, $table, super::Order::$order);
+            })+
+        }
+    };
+}
+
+const AF_XDP: Implementation = Implementation::Wgx(Io::AfXdp);
+const UDP: Implementation = Implementation::Wgx(Io::Udp);
+const REFERENCE: Implementation = Implementation::WireguardGo;
+
+on_every_gateway! {
+    handshakes_are_answered_only_when_right = crate::handshake::CASES, OneByOne;
+}
+
+fn run(gateway: &str, table: &str, implementation: Implementation, cases: &[Case], order: Order) {
+    let name = format!("{gateway}::{table}");
+    let test = |lab: &mut tests::Lab| cases::check(lab, implementation, table, cases, order);
+    match implementation {
+        Implementation::Wgx(_) => tests::scenario_with_wgx(&name, test),
+        Implementation::WireguardGo => tests::scenario(&name, test),
+    }
+}
