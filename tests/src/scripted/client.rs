@@ -117,8 +117,10 @@ impl Client {
     }
 
     /// Takes the response to an initiation that was sent.
-    pub fn response_to(&self, initiation: Initiation) -> Result<Session> {
+    pub fn response_to(&mut self, initiation: Initiation) -> Result<Session> {
         let response = self.expect(RESPONSE, PATIENCE)?;
+        // The gateway may have read the initiation only just now: its spacing counts from then.
+        self.initiated_at = Some(response.at);
         initiation.complete(&self.secrets, &response.bytes)
     }
 

@@ -4,6 +4,7 @@
 //! implementation, which proves the tables. What is exercised in virtual time instead, because it takes minutes:
 //! the ages of sessions (120, 165, 180 and 540 s), the end of retries after 90 s, cookies of 115 s.
 
+mod data;
 mod handshake;
 
 use tests::{
@@ -40,6 +41,7 @@ const UDP: Implementation = Implementation::Wgx(Io::Udp);
 const REFERENCE: Implementation = Implementation::WireguardGo;
 
 on_every_gateway! {
+    data_crosses_only_when_right = crate::data::CASES, OneByOne;
     handshakes_are_answered_only_when_right = crate::handshake::CASES, OneByOne;
 }
 
