@@ -16,7 +16,7 @@ pub mod timestamp;
 pub mod transport;
 
 pub use bed::{Bed, Service};
-pub use cases::{Case, Exception};
+pub use cases::Case;
 pub use client::Client;
 pub use noise::{IncomingInitiation, Initiation, Secrets};
 pub use socket::{Datagram, Wire};

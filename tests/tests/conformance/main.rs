@@ -5,7 +5,11 @@
 //! the ages of sessions (120, 165, 180 and 540 s), the end of retries after 90 s, cookies of 115 s.
 
 mod data;
+mod endpoint;
 mod handshake;
+mod initiator;
+mod load;
+mod timers;
 
 use tests::{
     Implementation, Io,
@@ -42,7 +46,11 @@ const REFERENCE: Implementation = Implementation::WireguardGo;
 
 on_every_gateway! {
     data_crosses_only_when_right = crate::data::CASES, OneByOne;
+    endpoints_counters_and_headers_are_right = crate::endpoint::CASES, OneByOne;
     handshakes_are_answered_only_when_right = crate::handshake::CASES, OneByOne;
+    handshakes_are_initiated_as_they_should = crate::initiator::CASES, OneByOne;
+    load_is_met_with_cookies_and_limits = crate::load::CASES, OneByOne;
+    timers_fire_when_due = crate::timers::CASES, AtOnce;
 }
 
 fn run(gateway: &str, table: &str, implementation: Implementation, cases: &[Case], order: Order) {
