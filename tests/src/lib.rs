@@ -32,6 +32,7 @@ pub mod world;
 pub use client::Client;
 pub use gateway::{Gateway, Implementation, Io};
 pub use lab::Lab;
+pub use losses::Losses;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use scenario::{scenario, scenario_with_wgx};

@@ -109,8 +109,10 @@ fn judge(implementation: Implementation, cases: &[Case], outcomes: Vec<Result<()
 
 /// Puts the numbers into the report of `cargo xtask test`.
 fn note(table: &str, implementation: Implementation, summary: &Summary) {
-    let mut line =
-        format!("note: conformance {table}: {implementation}: {}/{} scenarios", summary.passed, summary.total);
+    let mut line = format!(
+        "note: conformance {table}: {implementation}: {}/{} scenarios",
+        summary.passed, summary.total
+    );
     if !summary.excused.is_empty() {
         line.push_str(&format!("; known to differ: {}", summary.excused.join("; ")));
     }

@@ -91,7 +91,8 @@ impl Inner {
             version => anyhow::bail!("inner IP version {version:?}"),
         };
         ensure!(protocol == Some(&UDP), "inner protocol {protocol:?}");
-        let payload = plaintext.get(header_len + UDP_HEADER_LEN..len).context("the inner packet is cut off")?;
+        let payload =
+            plaintext.get(header_len + UDP_HEADER_LEN..len).context("the inner packet is cut off")?;
         let tos = tos.context("the inner packet is too short")?;
         Ok(Self { tos, payload: payload.to_vec(), padding: plaintext[len..].to_vec() })
     }
@@ -135,7 +136,10 @@ mod tests {
             let mut packet = udp(source.parse().unwrap(), destination.parse().unwrap(), 0xb9, b"payload");
             packet.extend([0; 3]);
             let inner = Inner::parse(&packet).unwrap();
-            assert_eq!((inner.tos, &inner.payload[..], &inner.padding[..]), (0xb9, &b"payload"[..], &[0; 3][..]));
+            assert_eq!(
+                (inner.tos, &inner.payload[..], &inner.padding[..]),
+                (0xb9, &b"payload"[..], &[0; 3][..])
+            );
         }
     }
 

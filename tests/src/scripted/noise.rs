@@ -9,8 +9,8 @@ use snow::{Builder, HandshakeState};
 use super::{
     Session, Timestamp,
     layout::{
-        INITIATION, INITIATION_LEN, MAC_LEN, RESPONSE, RESPONSE_LEN, RESPONSE_RECEIVER_INDEX, SENDER_INDEX, kind,
-        number,
+        INITIATION, INITIATION_LEN, MAC_LEN, RESPONSE, RESPONSE_LEN, RESPONSE_RECEIVER_INDEX, SENDER_INDEX,
+        kind, number,
     },
     macs::{self, Mac},
     null_key,

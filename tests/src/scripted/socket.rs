@@ -94,8 +94,7 @@ impl Wire {
         let mut control = nix::cmsg_space!(i32, i32);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let fd = self.socket.as_raw_fd();
-        let message =
-            recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
+        let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
         let at = Instant::now();
         let mut tos = 0;
         for control in message.cmsgs()? {

@@ -36,6 +36,7 @@ pub const CASES: &[Case] = tests::cases! {
     unconfirmed_session_is_replaced,
     many_sessions_leave_only_the_last,
     gateway_sends_under_the_confirmed_session,
+    first_answer_goes_under_the_session_just_confirmed,
     messages_are_padded_to_16_with_zeros,
     padding_ends_at_the_mtu,
     unpadded_and_overpadded_packets_are_delivered,
@@ -148,7 +149,8 @@ fn changed_packets_are_dropped(bed: &Bed, client: &mut Client) -> Result<()> {
     let mut link = Link::open(bed, client)?;
     let packet = link.packet(b"changed");
     let message = link.session.seal(&packet);
-    let places = [COUNTER.start, COUNTER.end - 1, TRANSPORT_HEADER_LEN, 40, message.len() - 16, message.len() - 1];
+    let places =
+        [COUNTER.start, COUNTER.end - 1, TRANSPORT_HEADER_LEN, 40, message.len() - 16, message.len() - 1];
     let mut messages: Vec<_> = places
         .into_iter()
         .map(|place| {
@@ -244,7 +246,8 @@ fn replay_window_accepts_each_counter_once(bed: &Bed, client: &mut Client) -> Re
 fn replay_window_ends_8128_behind(bed: &Bed, client: &mut Client) -> Result<()> {
     let mut link = Link::open(bed, client)?;
     let top = 100_000;
-    let sent = [top, top - WINDOW, top - WINDOW - 1, 1, top - WINDOW, top + 1, top - WINDOW, top - WINDOW + 1];
+    let sent =
+        [top, top - WINDOW, top - WINDOW - 1, 1, top - WINDOW, top + 1, top - WINDOW, top - WINDOW + 1];
     counters_delivered(&mut link, &sent, &[top, top - WINDOW, top + 1, top - WINDOW + 1])
 }
 
@@ -331,6 +334,20 @@ fn gateway_sends_under_the_confirmed_session(bed: &Bed, client: &mut Client) -> 
     let (_, _, inner) = client.data(&first, PATIENCE).context("the second is not confirmed yet")?;
     ensure!(inner.payload == b"before the second is confirmed", "{:?}", inner.payload);
     client.exchange(&mut second, &service, b"under the second")
+}
+
+fn first_answer_goes_under_the_session_just_confirmed(bed: &Bed, client: &mut Client) -> Result<()> {
+    let service = bed.service(client.family())?;
+    for round in 0..40_u32 {
+        // As a client that was restarted, it has forgotten the session before.
+        let mut session = client.handshake()?;
+        client.send(&session.seal(&client.packet(&service, &round.to_be_bytes())))?;
+        service.expect(&round.to_be_bytes())?;
+        service.send(client, b"answer")?;
+        let (_, _, inner) = client.data(&session, PATIENCE).with_context(|| format!("round {round}"))?;
+        ensure!(inner.payload == b"answer", "{:?}", inner.payload);
+    }
+    Ok(())
 }
 
 fn messages_are_padded_to_16_with_zeros(bed: &Bed, client: &mut Client) -> Result<()> {
@@ -452,7 +469,8 @@ fn inner_source_of_another_peer_is_dropped(bed: &Bed, client: &mut Client) -> Re
     let other = bed.admit(client.family())?;
     // Also where the other peer's is the longer prefix within ours.
     bed.set(client, &format!("allowed-ips {}/32,10.10.0.0/24,fd10:10::/64", client.inner.v4))?;
-    let outcome = other.inner.both().into_iter().try_for_each(|source| foreign_source_is_dropped(bed, client, source));
+    let outcome =
+        other.inner.both().into_iter().try_for_each(|source| foreign_source_is_dropped(bed, client, source));
     bed.set(client, &format!("allowed-ips {}/32,{}/128", client.inner.v4, client.inner.v6))?;
     outcome
 }

@@ -24,6 +24,7 @@ pub const CASES: &[Case] = tests::cases! {
     wrong_initiations_do_not_move_the_endpoint,
     cookie_reply_does_not_move_the_endpoint,
     answers_follow_the_endpoint,
+    first_answer_goes_where_the_packet_came_from,
     answers_leave_from_the_address_dialled,
     endpoints_of_both_families_alternate_without_loss,
     transfer_counts_every_byte_of_handshakes_and_data,
@@ -111,7 +112,8 @@ fn endpoint_changes_its_family(bed: &Bed, client: &mut Client) -> Result<()> {
     let mut session = client.connect()?;
     for family in [Family::V6, Family::V4, Family::V6] {
         let template = bed.stranger(family)?;
-        (client.wire, client.gateway, client.namespace) = (template.wire, template.gateway, template.namespace);
+        (client.wire, client.gateway, client.namespace) =
+            (template.wire, template.gateway, template.namespace);
         client.exchange(&mut session, &service, b"over another family")?;
         found(bed, client)?;
     }
@@ -126,7 +128,10 @@ fn old_session_moves_the_endpoint(bed: &Bed, client: &mut Client) -> Result<()> 
     found(bed, client)
 }
 
-fn forged_replayed_and_unknown_packets_do_not_move_the_endpoint(bed: &Bed, client: &mut Client) -> Result<()> {
+fn forged_replayed_and_unknown_packets_do_not_move_the_endpoint(
+    bed: &Bed,
+    client: &mut Client,
+) -> Result<()> {
     let service = bed.service(client.family())?;
     let mut session = client.connect()?;
     let replayed = session.seal(&client.packet(&service, b"once"));
@@ -178,6 +183,21 @@ fn answers_follow_the_endpoint(bed: &Bed, client: &mut Client) -> Result<()> {
     Ok(())
 }
 
+fn first_answer_goes_where_the_packet_came_from(bed: &Bed, client: &mut Client) -> Result<()> {
+    let service = bed.service(client.family())?;
+    let mut session = client.connect()?;
+    client.exchange(&mut session, &service, b"at home")?;
+    for round in 0..40_u32 {
+        client.move_to_new_port()?;
+        client.send(&session.seal(&client.packet(&service, &round.to_be_bytes())))?;
+        service.expect(&round.to_be_bytes())?;
+        service.send(client, b"answer")?;
+        let (_, _, inner) = client.data(&session, PATIENCE).with_context(|| format!("round {round}"))?;
+        ensure!(inner.payload == b"answer", "{:?}", inner.payload);
+    }
+    Ok(())
+}
+
 fn answers_leave_from_the_address_dialled(bed: &Bed, client: &mut Client) -> Result<()> {
     let service = bed.service(client.family())?;
     for host in [GATEWAY_HOST + 2, GATEWAY_HOST + 1, GATEWAY_HOST] {
@@ -192,7 +212,12 @@ fn answers_leave_from_the_address_dialled(bed: &Bed, client: &mut Client) -> Res
             client.gateway = std::net::SocketAddr::new(outer(host).of(family), LISTEN_PORT);
             let initiation = client.initiate()?;
             let response = client.expect(RESPONSE, PATIENCE)?;
-            ensure!(response.from == client.gateway, "{} was dialled, {} responds", client.gateway, response.from);
+            ensure!(
+                response.from == client.gateway,
+                "{} was dialled, {} responds",
+                client.gateway,
+                response.from
+            );
             let mut session = initiation.complete(&client.secrets, &response.bytes)?;
             let other = bed.service(family)?;
             client.send(&session.seal(&client.packet(&other, b"ping")))?;
@@ -317,7 +342,16 @@ fn ecn_table(bed: &Bed, client: &mut Client, table: &[(u8, u8, Option<u8>)]) -> 
 fn congestion_mark_reaches_the_inner_header(bed: &Bed, client: &mut Client) -> Result<()> {
     // RFC 6040, figure 4; the DSCP stays as it is.
     let dscp = 0xb8;
-    ecn_table(bed, client, &[(CE, ECT_0, Some(CE)), (CE, ECT_1, Some(CE)), (CE, CE, Some(CE)), (CE, dscp | ECT_0, Some(dscp | CE))])
+    ecn_table(
+        bed,
+        client,
+        &[
+            (CE, ECT_0, Some(CE)),
+            (CE, ECT_1, Some(CE)),
+            (CE, CE, Some(CE)),
+            (CE, dscp | ECT_0, Some(dscp | CE)),
+        ],
+    )
 }
 
 fn congestion_mark_drops_what_is_not_capable(bed: &Bed, client: &mut Client) -> Result<()> {

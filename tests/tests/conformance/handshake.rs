@@ -7,8 +7,8 @@ use tests::scripted::{
     Bed, Case, Client, Initiation, Secrets,
     client::{PATIENCE, SILENCE, random_index},
     layout::{
-        self, COOKIE_REPLY_LEN, ENCRYPTED_STATIC, ENCRYPTED_TIMESTAMP, INITIATION_LEN, RESPONSE, RESPONSE_LEN,
-        TRANSPORT,
+        self, COOKIE_REPLY_LEN, ENCRYPTED_STATIC, ENCRYPTED_TIMESTAMP, INITIATION_LEN, RESPONSE,
+        RESPONSE_LEN, TRANSPORT,
     },
     macs, noise,
 };

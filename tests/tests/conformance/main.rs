@@ -6,8 +6,10 @@
 
 mod data;
 mod endpoint;
+mod flood;
 mod handshake;
 mod initiator;
+mod known;
 mod load;
 mod timers;
 
@@ -47,6 +49,8 @@ const REFERENCE: Implementation = Implementation::WireguardGo;
 on_every_gateway! {
     data_crosses_only_when_right = crate::data::CASES, OneByOne;
     endpoints_counters_and_headers_are_right = crate::endpoint::CASES, OneByOne;
+    failures_known_from_peers_are_not_ours = crate::known::CASES, OneByOne;
+    garbage_harms_nobody = crate::flood::CASES, OneByOne;
     handshakes_are_answered_only_when_right = crate::handshake::CASES, OneByOne;
     handshakes_are_initiated_as_they_should = crate::initiator::CASES, OneByOne;
     load_is_met_with_cookies_and_limits = crate::load::CASES, OneByOne;

@@ -61,7 +61,8 @@ fn initiation_is_sent_again_every_five_seconds(bed: &Bed, client: &mut Client) -
     for _ in 0..2 {
         let next = client.next(REKEY_TIMEOUT + LATE)?;
         within("an initiation", next.at - last.at, REKEY_TIMEOUT)?;
-        let [old, new] = [&last, &next].map(|datagram| IncomingInitiation::open(&client.secrets, &datagram.bytes));
+        let [old, new] =
+            [&last, &next].map(|datagram| IncomingInitiation::open(&client.secrets, &datagram.bytes));
         let (old, new) = (old?, new?);
         ensure!(new.timestamp > old.timestamp, "{:?} follows {:?}", new.timestamp, old.timestamp);
         ensure!(new.sender_index != old.sender_index, "index {:#x} again", new.sender_index);
