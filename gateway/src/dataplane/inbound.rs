@@ -17,7 +17,7 @@ use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
 use super::inner::{decapsulate_ecn, decrement_ttl};
 use super::mailbox::WorkerEvent;
-use super::tables::DataSession;
+use super::tables::{DataSession, Path};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Scratch of one batch of datagrams being opened; empty between batches.
@@ -125,7 +125,7 @@ impl Engine {
         }
     }
 
-    fn accept_run(&mut self, data: &DataSession, messages: &mut [Message], frames: &[Frame], now: Time) {
+    fn accept_run(&mut self, data: &Arc<DataSession>, messages: &mut [Message], frames: &[Frame], now: Time) {
         let session = &data.session;
         let (mut bytes, mut carries_data, mut last) = (0, false, None);
         let mut replay = session.replay();
@@ -149,18 +149,44 @@ impl Engine {
         let local_index = session.local_index();
         data.peer.activity.received(now, bytes, carries_data);
         let known = data.peer.path.load();
-        if known.as_ref().is_none_or(|path| path.endpoint != source) {
-            self.note(SessionEvent::Roamed { local_index, endpoint: source });
+        if known.as_ref().is_none_or(|path| path.endpoint != source)
+            && self.note(SessionEvent::Roamed { local_index, endpoint: source })
+        {
+            // What is answered before control has resolved the new path goes there by the kernel's UDP socket.
+            data.peer.path.store(Some(Arc::new(Path { endpoint: source, link: None })));
         }
         drop(known);
-        if session.confirm() && !self.note(SessionEvent::Confirmed { local_index }) {
-            // Lost, a responder could never send under this session: the next packet confirms again.
-            session.retract_confirmation();
+        if session.confirm() {
+            self.seal_under(data, now);
+            if !self.note(SessionEvent::Confirmed { local_index }) {
+                // Lost, control would never let go of the session before: the next packet confirms again.
+                session.retract_confirmation();
+            }
         }
         if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });
         }
         self.note_activity(&data.peer);
+    }
+
+    /// Lets a session that was just confirmed take over from the one that sends: the answer to its first packet
+    /// must not go under keys that a restarted peer no longer has. Control does the same when it hears of it.
+    fn seal_under(&self, data: &Arc<DataSession>, now: Time) {
+        let current = data.peer.current.load();
+        let gives_way = |held: &Arc<DataSession>| {
+            // A newer one is ours, of a handshake that crossed: then the confirmed session only receives.
+            held.session.created_at() <= data.session.created_at() && held.session.may_send(now)
+        };
+        if !current.as_ref().is_some_and(gives_way) {
+            // Without a session that may send, packets wait at control, which lets them go in their order.
+            return;
+        }
+        data.peer.current.compare_and_swap(&current, Some(Arc::clone(data)));
+        let held = self.shared.sessions.lookup(data.session.local_index());
+        if !held.is_some_and(|held| Arc::ptr_eq(&held, data)) {
+            // Control removed it meanwhile, perhaps before it could see that it is current.
+            data.peer.current.compare_and_swap(data, None);
+        }
     }
 
     /// Inner checks, then on to where the packet goes.

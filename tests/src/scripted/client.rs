@@ -205,26 +205,10 @@ impl Client {
     pub fn exchange(&self, session: &mut Session, service: &Service, payload: &[u8]) -> Result<()> {
         self.send(&session.seal(&self.packet(service, payload)))?;
         service.expect(payload)?;
-        self.answered(session, service, payload)
-    }
-
-    /// A packet of the service reaches us. What the gateway learnt from our last packet, it may not yet know
-    /// everywhere: the service says it again until then.
-    pub fn answered(&self, session: &Session, service: &Service, payload: &[u8]) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            service.send(self, payload)?;
-            while let Some(datagram) = self.wire.receive(SILENCE)? {
-                if let Ok((_, plaintext)) = session.open(&datagram.bytes)
-                    && !plaintext.is_empty()
-                {
-                    let inner = Inner::parse(&plaintext)?;
-                    ensure!(inner.payload == payload, "the service's packet arrived as {:?}", inner.payload);
-                    return Ok(());
-                }
-            }
-        }
-        bail!("no packet of the service came within {PATIENCE:?}")
+        service.send(self, payload)?;
+        let (_, _, inner) = self.data(session, PATIENCE)?;
+        ensure!(inner.payload == payload, "the service's packet arrived as {:?}", inner.payload);
+        Ok(())
     }
 }
 
