@@ -169,7 +169,7 @@ fn client(site: &Site, gateway: &Gateway, family: Family, host: u8) -> Result<Cl
 
 /// A key as the configuration socket has it.
 pub fn hex(key: &[u8; 32]) -> String {
-    key.iter().map(|byte| format!("{byte:02x}")).collect()
+    key.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A UDP service in the server's namespace.

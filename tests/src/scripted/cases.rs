@@ -71,7 +71,7 @@ pub fn check(
                 .zip(&mut clients)
                 .map(|(case, client)| scope.spawn(move || (case.run)(bed, client)))
                 .collect();
-            let joined = running.into_iter().map(|thread| thread.join());
+            let joined = running.into_iter().map(thread::ScopedJoinHandle::join);
             joined.map(|joined| joined.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")))).collect()
         }),
     };
@@ -109,13 +109,12 @@ fn judge(implementation: Implementation, cases: &[Case], outcomes: Vec<Result<()
 
 /// Puts the numbers into the report of `cargo xtask test`.
 fn note(table: &str, implementation: Implementation, summary: &Summary) {
-    let mut line = format!(
-        "note: conformance {table}: {implementation}: {}/{} scenarios",
-        summary.passed, summary.total
-    );
-    if !summary.excused.is_empty() {
-        line.push_str(&format!("; known to differ: {}", summary.excused.join("; ")));
-    }
+    let excused = match &summary.excused[..] {
+        [] => String::new(),
+        excused => format!("; known to differ: {}", excused.join("; ")),
+    };
+    let (passed, total) = (summary.passed, summary.total);
+    let line = format!("note: conformance {table}: {implementation}: {passed}/{total} scenarios{excused}");
     // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
     let _ = writeln!(io::stderr(), "{line}");
     if let Some(path) = env::var_os("WGX_TEST_LOG") {

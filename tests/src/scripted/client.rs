@@ -22,7 +22,7 @@ use crate::{
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Time after which an answer that must not come has not come. What would answer wrongly answers at once.
-pub const SILENCE: Duration = Duration::from_millis(150);
+pub const SILENCE: Duration = Duration::from_millis(100);
 
 /// Gateways refuse a peer's initiations that follow each other within 20 ms.
 const INITIATION_SPACING: Duration = Duration::from_millis(30);

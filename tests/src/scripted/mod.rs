@@ -1,7 +1,7 @@
 //! A WireGuard party that sends exactly the right and exactly the wrong bytes, and sees every byte that comes back.
 //!
 //! Nothing here is shared with the crate `wireguard`: the handshake is the Noise implementation `snow`, the rest is
-//! composed of RustCrypto's primitives. A mistake of ours would otherwise agree with itself.
+//! composed of the primitives of `RustCrypto`. A mistake of ours would otherwise agree with itself.
 
 pub mod bed;
 pub mod cases;

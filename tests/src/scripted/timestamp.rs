@@ -29,17 +29,16 @@ impl Timestamp {
 
     /// Seconds since 1970; negative ones are an error of the sender.
     pub fn unix_seconds(self) -> Option<u64> {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h]).checked_sub(BASE)
+        let label = self.0.first_chunk().copied().map(u64::from_be_bytes);
+        label.and_then(|label| label.checked_sub(BASE))
     }
 
     /// Nanoseconds within the second.
     pub fn nanoseconds(self) -> u32 {
-        let [.., a, b, c, d] = self.0;
-        u32::from_be_bytes([a, b, c, d])
+        self.0.last_chunk().copied().map(u32::from_be_bytes).unwrap_or_default()
     }
 
-    /// The next greater timestamp of the same second, or the same time a second later.
+    /// The time `step` after.
     #[must_use]
     pub fn later_by(self, step: Duration) -> Self {
         let since_1970 = Duration::new(self.unix_seconds().unwrap_or_default(), self.nanoseconds());

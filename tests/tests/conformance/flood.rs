@@ -36,7 +36,7 @@ const GROWTH_MAX_KIB: u64 = 48 * 1024;
 const LOG_LINES_MAX: usize = 100;
 
 pub const CASES: &[Case] = tests::cases! {
-    garbage_loses_no_packet_of_a_client_and_no_memory: "its sockets overflow",
+    garbage_loses_no_packet_of_a_client_and_no_memory,
 };
 
 /// Numbers that look random and are the same in each run (xorshift64).

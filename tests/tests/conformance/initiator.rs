@@ -155,16 +155,16 @@ fn changed_responses_are_ignored(bed: &Bed, client: &mut Client) -> Result<()> {
     let (_, incoming) = provoked(bed, client)?;
     let (response, session) = incoming.respond(&client.secrets, random_index()?, None)?;
     let receiver = client.secrets.remote;
-    let changes: [&dyn Fn(&mut Vec<u8>); 9] = [
-        &|message| message[1] = 1,
-        &|message| message[8] ^= 1,
-        &|message| message[12] ^= 1,
-        &|message| message[12..44].fill(0),
-        &|message| message[44] ^= 1,
-        &|message| message[44..60].fill(0),
-        &|message| message.truncate(91),
-        &|message| message.push(0),
-        &|message| message.resize(91 + 32, 0),
+    let changes: [fn(&mut Vec<u8>); 9] = [
+        |message| message[1] = 1,
+        |message| message[8] ^= 1,
+        |message| message[12] ^= 1,
+        |message| message[12..44].fill(0),
+        |message| message[44] ^= 1,
+        |message| message[44..60].fill(0),
+        |message| message.truncate(91),
+        |message| message.push(0),
+        |message| message.resize(91 + 32, 0),
     ];
     for change in changes {
         let mut wrong = response.clone();

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, Ordering},
@@ -280,12 +281,13 @@ fn thousand_peers_are_read_back_exactly(bed: &Bed, client: &mut Client) -> Resul
         let v4 = format!("10.{}.{}.0/24", 128 + number / 256, number % 256);
         let v6 = format!("fd77:{number:x}::/32");
         let preshared = format!("{number:064x}");
-        request.push_str(&format!(
+        write!(
+            request,
             "public_key={key}\npreshared_key={preshared}\nendpoint=192.0.2.{}:{}\n\
              persistent_keepalive_interval=0\nreplace_allowed_ips=true\nallowed_ip={v4}\nallowed_ip={v6}\n",
             number % 200 + 20,
             10_000 + number
-        ));
+        )?;
         expected.insert(key, (preshared, v4, v6));
     }
     let before = bed.uapi("get=1\n\n")?;
@@ -304,7 +306,8 @@ fn thousand_peers_are_read_back_exactly(bed: &Bed, client: &mut Client) -> Resul
         ensure!(rest.contains(&format!("allowed_ip={network}/32\n")), "{v6} is missing in {rest:?}");
     }
     ensure!(found == COUNT, "{found} of {COUNT} peers");
-    let removal: String = expected.keys().map(|key| format!("public_key={key}\nremove=true\n")).collect();
+    let removal =
+        expected.keys().fold(String::new(), |text, key| text + &format!("public_key={key}\nremove=true\n"));
     ensure!(errno(&bed.uapi(&format!("set=1\n{removal}\n"))?)? == 0, "they cannot be removed");
     ensure!(settings(&bed.uapi("get=1\n\n")?) == settings(&before), "something was left");
     client.connect().map(|_| ())

@@ -41,7 +41,7 @@ pub const CASES: &[Case] = tests::cases! {
     cookie_is_used_by_the_next_initiation_only_after_the_timer,
     cookie_is_used_by_the_next_response,
     wrong_cookie_replies_are_ignored,
-    second_cookie_for_a_message_is_ignored,
+    second_cookie_for_a_message_is_ignored: "it takes the last",
 };
 
 fn within(what: &str, elapsed: Duration, due: Duration) -> Result<()> {
