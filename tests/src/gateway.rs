@@ -203,6 +203,11 @@ impl Gateway {
         self.implementation
     }
 
+    /// The running program, to look at.
+    pub fn running(&self) -> Result<&Process> {
+        self.process.as_ref().context("the gateway is not running")
+    }
+
     /// The running program.
     pub fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().context("the gateway is not running")

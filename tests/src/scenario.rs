@@ -64,7 +64,7 @@ pub fn note(name: &str, what: &str) {
 fn say(line: &str) {
     // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
     let _ = writeln!(io::stderr(), "{line}");
-    log(&line).unwrap_or_else(|error| panic!("{error:#}"));
+    log(line).unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 /// Adds a line to the file `WGX_TEST_LOG` names, if it names one.

@@ -16,7 +16,7 @@ use super::encap::write_ethernet;
 use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
 use super::inner::{decapsulate_ecn, decrement_ttl};
-use super::tables::{DataSession, Path, PeerEntry};
+use super::tables::{DataSession, Path, PeerEntry, SealingSession};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Scratch of one batch of datagrams being opened; empty between batches.
@@ -123,7 +123,7 @@ impl Engine {
         }
     }
 
-    fn accept_run(&mut self, data: &DataSession, messages: &mut [Message], frames: &[Frame], now: Time) {
+    fn accept_run(&mut self, data: &Arc<DataSession>, messages: &mut [Message], frames: &[Frame], now: Time) {
         let session = &data.session;
         let (mut bytes, mut carries_data, mut last) = (0, false, None);
         let mut replay = session.replay();
@@ -147,9 +147,12 @@ impl Engine {
         let local_index = session.local_index();
         data.peer.activity.received(now, bytes, carries_data);
         self.follow(&data.peer, local_index, source);
-        if session.confirm() && !self.note(SessionEvent::Confirmed { local_index }) {
-            // Lost, a responder could never send under this session: the next packet confirms again.
-            session.retract_confirmation();
+        if session.confirm() {
+            self.seal_under(data, now);
+            if !self.note(SessionEvent::Confirmed { local_index }) {
+                // Lost, control would never let go of the session before: the next packet confirms again.
+                session.retract_confirmation();
+            }
         }
         if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });
@@ -168,6 +171,27 @@ impl Engine {
             // Unless control, or another worker, was faster.
             let path = Path { endpoint: source, outgoing: source, link: None };
             peer.path.compare_and_swap(&known, Some(Arc::new(path)));
+        }
+    }
+
+    /// Lets a session that was just confirmed take over from the one that sends: the answer to its first packet
+    /// must not go under keys that a restarted peer no longer has. Control does the same when it hears of it.
+    fn seal_under(&self, data: &DataSession, now: Time) {
+        let current = data.peer.current.load();
+        // A newer one is ours, of a handshake that crossed: then the confirmed session only receives. Without one
+        // that may send, packets wait at control, which lets them go in their order.
+        let gives_way = |held: &Arc<SealingSession>| {
+            held.session.created_at() <= data.session.created_at() && held.session.may_send(now)
+        };
+        if !current.as_ref().is_some_and(gives_way) {
+            return;
+        }
+        let sealing = Arc::new(SealingSession::new(Arc::clone(&data.session)));
+        data.peer.current.compare_and_swap(&current, Some(Arc::clone(&sealing)));
+        let held = self.shared.sessions.lookup(data.session.local_index());
+        if !held.is_some_and(|held| Arc::ptr_eq(&held.session, &data.session)) {
+            // Control removed it meanwhile, perhaps before it could see that it is current.
+            data.peer.current.compare_and_swap(&sealing, None);
         }
     }
 

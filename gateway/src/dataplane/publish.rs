@@ -101,8 +101,10 @@ impl Publisher {
     pub fn remove_session(&mut self, local_index: u32) {
         let Some(session) = self.shared.sessions.remove(local_index) else { return };
         let current = session.peer.current.load_full();
-        if current.is_some_and(|current| Arc::ptr_eq(&current.session, &session.session)) {
-            self.retire_option(session.peer.current.swap(None));
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.session, &session.session)) {
+            // Unless a worker has just put the next one there.
+            session.peer.current.compare_and_swap(&current, None);
+            self.retire_option(current);
         }
         self.retire(session);
     }
@@ -111,6 +113,13 @@ impl Publisher {
     pub fn set_current_session(&mut self, id: PeerId, session: Option<&Session>) {
         let Some(peer) = self.peers.get(&id) else { return };
         let added = session.and_then(|session| self.shared.sessions.lookup(session.local_index()));
+        let held = peer.entry.current.load();
+        if let (Some(held), Some(added)) = (held.as_ref(), &added)
+            && Arc::ptr_eq(&held.session, &added.session)
+        {
+            // The worker that saw the confirmation was faster.
+            return;
+        }
         let current = added.map(|added| Arc::new(SealingSession::new(Arc::clone(&added.session))));
         let replaced = peer.entry.current.swap(current);
         self.retire_option(replaced);
