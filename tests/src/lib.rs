@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod interop;
 pub mod iperf;
 pub mod keys;
 pub mod lab;

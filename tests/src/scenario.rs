@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{Lab, gateway, program, registry};
 
@@ -56,14 +56,19 @@ pub fn skip(name: &str, why: &str) {
     let line = format!("skipped: {name}: {why}");
     // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
     let _ = writeln!(io::stderr(), "{line}");
-    if let Some(path) = env::var_os("WGX_TEST_LOG") {
-        let written = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| writeln!(file, "{line}"));
-        written.unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
-    }
+    log(&line).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// Adds a line to the file `WGX_TEST_LOG` names, if it names one.
+pub fn log(line: &str) -> Result<()> {
+    let Some(path) = env::var_os("WGX_TEST_LOG") else { return Ok(()) };
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        // In one piece: several test programs may write.
+        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn run(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) {
