@@ -18,6 +18,7 @@ pub mod lab;
 pub mod losses;
 pub mod namespace;
 pub mod pcap;
+pub mod peer;
 pub mod ping;
 pub mod process;
 pub mod program;
