@@ -48,7 +48,12 @@ impl Pair {
     }
 
     /// As [`Pair::start`], with options of the peer's program.
-    pub fn start_with(lab: &mut Lab, program: Program, options: &[&str], io: Io) -> Result<Self> {
+    pub fn start_with(
+        lab: &mut Lab,
+        program: Program,
+        options: &'static [&'static str],
+        io: Io,
+    ) -> Result<Self> {
         let site = Site::build(lab, 1).context("the site cannot be built")?;
         let mut gateway = Gateway::new(lab, &site, Implementation::Wgx(io))?;
         gateway.start(lab).context("the gateway does not start")?;

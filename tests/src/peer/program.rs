@@ -83,6 +83,14 @@ impl Program {
         Ok(command)
     }
 
+    /// Whether a running process takes a second private key or port.
+    ///
+    /// gotatun 0.10.2 does not reliably: it binds its new socket before the old one is closed, and may take its own
+    /// change for the end of the TUN device.
+    pub fn can_be_reconfigured(self) -> bool {
+        self != Self::Gotatun
+    }
+
     /// The length at which it seals a packet of `inner_len` bytes: padded as WireGuard has it, or not at all.
     pub fn padded_len(self, inner_len: usize, mtu: usize) -> usize {
         match self {

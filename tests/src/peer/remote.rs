@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     Lab, Namespace, Process, Site,
-    gateway::{self, wait_for_tunnel},
+    gateway::{self, START_TIMEOUT, wait_for_tunnel},
     keys::{Keys, Secret},
     peer::{Program, State},
     site::{self, Addresses, SERVER_NETWORKS, TUNNEL_NETWORKS, client_host},
@@ -34,17 +34,27 @@ pub struct RemotePeer {
     pub inner: Addresses,
     /// The UDP port of its socket.
     pub listen_port: u16,
+    options: &'static [&'static str],
+    is_configured: bool,
     process: Process,
 }
 
 impl RemotePeer {
     /// Starts `program` with `options` of its own. It has addresses and routes, but no key and no peer yet.
-    pub fn start(lab: &mut Lab, site: &Site, program: Program, options: &[&str]) -> Result<Self> {
+    pub fn start(
+        lab: &mut Lab,
+        site: &Site,
+        program: Program,
+        options: &'static [&'static str],
+    ) -> Result<Self> {
         let namespace = site.clients[0].clone();
         let interface = lab.interface_name("wgxdemo-c1");
-        let mut process =
-            lab.spawn(program.name(), &mut program.command(&namespace, &interface, options)?)?;
-        wait_for_tunnel(&mut process, &namespace, &interface)?;
+        if !program.can_be_reconfigured() {
+            // An interface that outlives the process. gotatun reads its MTU at the start, then every three seconds.
+            namespace.ip(&format!("tuntap add dev {interface} mode tun"))?;
+            namespace.ip(&format!("link set {interface} mtu 1420 up"))?;
+        }
+        let process = launch(lab, &namespace, &interface, program, options)?;
         let inner = site::inner(client_host(1));
         namespace.ip(&format!("link set {interface} mtu 1420 up"))?;
         site::add_both(&namespace, &interface, inner)?;
@@ -60,15 +70,22 @@ impl RemotePeer {
             outer: site::outer(client_host(1)),
             inner,
             listen_port: LISTEN_PORT,
+            options,
+            is_configured: false,
             process,
         })
     }
 
     /// Replaces all of its configuration.
     ///
-    /// `endpoint` is the gateway's; without one it waits to be spoken to. Peers are removed first, one by one:
-    /// boringtun 0.7.1 keeps the sockets of peers that are replaced.
-    pub fn configure(&self, lab: &Lab, gateway: &str, endpoint: Option<SocketAddr>) -> Result<()> {
+    /// `endpoint` is the gateway's; without one it waits to be spoken to.
+    pub fn configure(&mut self, lab: &Lab, gateway: &str, endpoint: Option<SocketAddr>) -> Result<()> {
+        if self.is_configured && !self.program.can_be_reconfigured() {
+            self.process.terminate(START_TIMEOUT)?;
+            self.process = launch(lab, &self.namespace, &self.interface, self.program, self.options)?;
+        }
+        self.is_configured = true;
+        // One by one: boringtun 0.7.1 keeps the sockets of peers that are replaced.
         for old in self.show("peers")?.lines() {
             self.set(&format!("peer {old} remove"))?;
         }
@@ -134,4 +151,16 @@ impl RemotePeer {
         };
         section.section() + &gateway::endpoint_line(endpoint)
     }
+}
+
+fn launch(
+    lab: &Lab,
+    namespace: &Namespace,
+    interface: &str,
+    program: Program,
+    options: &[&str],
+) -> Result<Process> {
+    let mut process = lab.spawn(program.name(), &mut program.command(namespace, interface, options)?)?;
+    wait_for_tunnel(&mut process, namespace, interface)?;
+    Ok(process)
 }
