@@ -35,7 +35,7 @@ pub use gateway::{Gateway, Implementation, Io};
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use process::Process;
-pub use scenario::{scenario, scenario_with_wgx};
+pub use scenario::{scenario, scenario_with_peer, scenario_with_wgx};
 pub use site::Site;
 pub use status::Status;
 pub use wait::wait_until;

@@ -4,6 +4,7 @@ mod command;
 mod demo;
 mod ebpf;
 mod setup;
+mod table;
 mod test;
 mod tidy;
 
@@ -21,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what this machine lacks to build and test (Debian packages, bpf-linker).
+    /// Install what this machine lacks to build and test (Debian packages, bpf-linker, peers for the interop tests).
     Setup,
     /// Build the XDP program that `wgx` embeds.
     BuildEbpf {
@@ -41,7 +42,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Setup => setup::run(),
+        Task::Setup => setup::run().map(|()| setup::peers::install()),
         Task::BuildEbpf { trace } => setup::run().and_then(|()| ebpf::build(trace)),
         Task::Demo(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| demo::run(args)),
         Task::Test => test::run_all(test::Skips::from_environment()),

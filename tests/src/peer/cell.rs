@@ -43,7 +43,7 @@ impl Cell {
     }
 
     /// Runs it and, if all is as it should be, records it under the version of the peer's program.
-    pub fn run(&self, pair: &mut Pair, lab: &Lab, version: &str) -> Result<()> {
+    pub fn run(self, pair: &mut Pair, lab: &Lab, version: &str) -> Result<()> {
         let Connection { role, outer, psk } = self.connection;
         let program = pair.remote.program;
         pair.remote.process().check_running()?;
@@ -60,10 +60,12 @@ impl Cell {
     }
 
     /// Datagrams of all sizes, which take the fast path where there is one.
-    fn exchange(&self, pair: &Pair, traffic: &mut Traffic) -> Result<()> {
+    fn exchange(self, pair: &Pair, traffic: &mut Traffic) -> Result<()> {
         let echo = pair.echo(self.inner)?;
         let mut exchange = |lens: &[usize]| {
-            lens.iter().for_each(|len| traffic.add_both(len + header_len(self.inner)));
+            for len in lens {
+                traffic.add_both(len + header_len(self.inner));
+            }
             echo.exchange(lens)
         };
         if pair.io == Io::AfXdp {

@@ -34,6 +34,8 @@ pub struct RemotePeer {
     pub inner: Addresses,
     /// The UDP port of its socket.
     pub listen_port: u16,
+    /// The interval of keepalives it sends, in seconds; 0 is off.
+    pub persistent_keepalive: u16,
     options: &'static [&'static str],
     is_configured: bool,
     process: Process,
@@ -55,25 +57,22 @@ impl RemotePeer {
             namespace.ip(&format!("link set {interface} mtu 1420 up"))?;
         }
         let process = launch(lab, &namespace, &interface, program, options)?;
-        let inner = site::inner(client_host(1));
-        namespace.ip(&format!("link set {interface} mtu 1420 up"))?;
-        site::add_both(&namespace, &interface, inner)?;
-        for network in SERVER_NETWORKS {
-            namespace.ip(&format!("route add {network} dev {interface}"))?;
-        }
-        Ok(Self {
+        let remote = Self {
             program,
             namespace,
             interface,
             keys: Keys::generate()?,
             preshared_key: None,
             outer: site::outer(client_host(1)),
-            inner,
+            inner: site::inner(client_host(1)),
             listen_port: LISTEN_PORT,
+            persistent_keepalive: 0,
             options,
             is_configured: false,
             process,
-        })
+        };
+        remote.address()?;
+        Ok(remote)
     }
 
     /// Replaces all of its configuration.
@@ -138,6 +137,29 @@ impl RemotePeer {
         }
     }
 
+    /// Ends it as `kill -9` does and starts it again with the same keys.
+    pub fn restart(&mut self, lab: &Lab, gateway: &str, endpoint: Option<SocketAddr>) -> Result<()> {
+        self.process.kill()?;
+        let Self { namespace, interface, .. } = self;
+        self.process = launch(lab, namespace, interface, self.program, self.options)?;
+        if self.program.can_be_reconfigured() {
+            // Their interfaces went with them.
+            self.address()?;
+        }
+        self.is_configured = false;
+        self.configure(lab, gateway, endpoint)
+    }
+
+    fn address(&self) -> Result<()> {
+        let Self { namespace, interface, .. } = self;
+        namespace.ip(&format!("link set {interface} mtu 1420 up"))?;
+        site::add_both(namespace, interface, self.inner)?;
+        for network in SERVER_NETWORKS {
+            namespace.ip(&format!("route add {network} dev {interface}"))?;
+        }
+        Ok(())
+    }
+
     /// The running program.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -149,7 +171,11 @@ impl RemotePeer {
             preshared_key: self.preshared_key.clone(),
             allowed_ips: TUNNEL_NETWORKS.iter().chain(&SERVER_NETWORKS).map(ToString::to_string).collect(),
         };
-        section.section() + &gateway::endpoint_line(endpoint)
+        let keepalive = match self.persistent_keepalive {
+            0 => String::new(),
+            seconds => format!("PersistentKeepalive = {seconds}\n"),
+        };
+        section.section() + &gateway::endpoint_line(endpoint) + &keepalive
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
-    Lab, Namespace, Process,
+    Lab, Namespace, Process, Site,
     interop::Role,
     pcap,
     peer::{Program, State, program::padded_len},
@@ -113,13 +113,29 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins to record UDP on `interface`, in `direction` (tcpdump's `in`, `out` or `inout`, as seen there).
-    pub fn start(lab: &Lab, namespace: &Namespace, interface: &str, direction: &str) -> Result<Self> {
+    /// Records what the peer sends, at the switch: what XDP takes away at the gateway is not seen there.
+    pub fn from_peer(lab: &Lab, site: &Site) -> Result<Self> {
+        Self::start(lab, &site.wan, "to-client1", "in", "udp")
+    }
+
+    /// Records what the peer is sent.
+    pub fn to_peer(lab: &Lab, site: &Site) -> Result<Self> {
+        Self::start(lab, &site.wan, "to-client1", "out", "udp")
+    }
+
+    /// Begins to record what `filter` (tcpdump's) lets through, in `direction` (`in` or `out`, as seen there).
+    pub fn start(
+        lab: &Lab,
+        namespace: &Namespace,
+        interface: &str,
+        direction: &str,
+        filter: &str,
+    ) -> Result<Self> {
         let label = format!("tcpdump-{interface}-{direction}");
         let file = lab.folder().join(&label).with_extension("pcap");
         let mut command = namespace.command("tcpdump");
         command.args(["-Z", "root", "-U", "--immediate-mode", "-n", "-i", interface, "-Q", direction, "-w"]);
-        let mut process = lab.spawn(&label, command.arg(&file).arg("udp"))?;
+        let mut process = lab.spawn(&label, command.arg(&file).arg(filter))?;
         wait_until("tcpdump listens", Duration::from_secs(10), || {
             process.check_running()?;
             Ok(process.output().contains("listening on"))

@@ -7,7 +7,6 @@ mod console;
 mod kept;
 mod media;
 mod stage;
-mod table;
 mod ways;
 
 use std::path::PathBuf;
