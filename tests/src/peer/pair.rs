@@ -122,12 +122,12 @@ impl Pair {
         ping::wait_for_reply(from, to, HANDSHAKE_TIMEOUT)
     }
 
-    /// Twenty pings each way in both families, all answered.
+    /// Five pings each way in both families, all answered.
     pub fn ping_both_ways(&self) -> Result<()> {
         for inner in Family::BOTH {
             for role in Role::BOTH {
                 let (from, to) = self.ends(role, inner);
-                ping::all_answered(from, to, 20)?;
+                ping::all_answered(from, to, 5)?;
             }
         }
         Ok(())

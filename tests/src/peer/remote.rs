@@ -101,7 +101,17 @@ impl RemotePeer {
 
     /// Removes the gateway from its peers and adds it again: sessions are gone, keys are the same.
     pub fn forget_and_add(&self, lab: &Lab, gateway: &str, endpoint: Option<SocketAddr>) -> Result<()> {
-        self.set(&format!("peer {gateway} remove"))?;
+        self.forget(gateway)?;
+        self.add(lab, gateway, endpoint)
+    }
+
+    /// Removes the gateway from its peers.
+    pub fn forget(&self, gateway: &str) -> Result<()> {
+        self.set(&format!("peer {gateway} remove"))
+    }
+
+    /// Adds the gateway to its peers.
+    pub fn add(&self, lab: &Lab, gateway: &str, endpoint: Option<SocketAddr>) -> Result<()> {
         let file = lab.write_secret("remote.conf", &self.gateway_section(gateway, endpoint))?;
         self.namespace.run(&format!("wg addconf {} {}", self.interface, file.display()))?;
         Ok(())
