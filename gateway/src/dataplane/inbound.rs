@@ -125,7 +125,7 @@ impl Engine {
         }
     }
 
-    fn accept_run(&mut self, data: &DataSession, messages: &mut [Message], frames: &[Frame], now: Time) {
+    fn accept_run(&mut self, data: &Arc<DataSession>, messages: &mut [Message], frames: &[Frame], now: Time) {
         let session = &data.session;
         let (mut bytes, mut carries_data, mut last) = (0, false, None);
         let mut replay = session.replay();
@@ -153,9 +153,12 @@ impl Engine {
             self.note(SessionEvent::Roamed { local_index, endpoint: source });
         }
         drop(known);
-        if session.confirm() && !self.note(SessionEvent::Confirmed { local_index }) {
-            // Lost, a responder could never send under this session: the next packet confirms again.
-            session.retract_confirmation();
+        if session.confirm() {
+            self.shared.sessions.make_current(data);
+            if !self.note(SessionEvent::Confirmed { local_index }) {
+                // Lost, control would never learn of it: the next packet confirms again.
+                session.retract_confirmation();
+            }
         }
         if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });

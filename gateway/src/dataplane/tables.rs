@@ -145,6 +145,23 @@ impl SessionTable {
         chunk[slot % CHUNK_LEN].load_full().filter(|held| held.session.local_index() == local_index)
     }
 
+    /// Seals with `session` from now on, which its initiator has just used: the answer to the packet that
+    /// confirmed it may be sealed before control has heard of that, and a peer that was restarted does not know
+    /// the session before (kernel `wg_noise_received_with_keypair`, called before the packet is delivered).
+    ///
+    /// Control follows, or has the last word. Only references to what control still holds are dropped here.
+    pub(super) fn make_current(&self, session: &Arc<DataSession>) {
+        let current = &session.peer.current;
+        current.store(Some(Arc::clone(session)));
+        // Control empties the slot, then looks at `current`; we do it the other way round. So a session that ends
+        // meanwhile is seen by one of us, and does not stay.
+        let is_alive =
+            self.lookup(session.session.local_index()).is_some_and(|held| Arc::ptr_eq(&held, session));
+        if !is_alive {
+            current.compare_and_swap(session, None);
+        }
+    }
+
     /// Puts `session` in its slot and returns the one that was there; `Err` when the index names a slot
     /// beyond the table, which the device's bound on sessions rules out.
     pub(super) fn insert(
