@@ -9,6 +9,7 @@ use crate::{
     gateway::endpoint_line,
     interop::Role,
     keys::{Keys, Secret},
+    losses::Losses,
     peer::{Echo, Program, RemotePeer, State},
     ping,
     site::{Family, SERVER_HOST, server_side},
@@ -124,10 +125,18 @@ impl Pair {
 
     /// Five pings each way in both families, all answered.
     pub fn ping_both_ways(&self) -> Result<()> {
+        let before = self.gateway.status()?;
+        let namespaces = [&self.site.gateway, &self.site.server, &self.site.wan, &self.remote.namespace];
+        let namespaces = namespaces.map(Clone::clone);
+        let losses = Losses::read(&namespaces)?;
         for inner in Family::BOTH {
             for role in Role::BOTH {
                 let (from, to) = self.ends(role, inner);
-                ping::all_answered(from, to, 5)?;
+                if let Err(error) = ping::all_answered(from, to, 5) {
+                    let verdicts = self.gateway.status()?.since(&before);
+                    let losses = Losses::read(&namespaces)?.since(&losses);
+                    return Err(error.context(format!("{:?}; {losses}", verdicts.verdicts())));
+                }
             }
         }
         Ok(())
