@@ -190,7 +190,7 @@ fn source_owned_by_another_peer_is_refused(lab: &mut Lab, program: Program, io: 
         // Of several addresses the kernel may prefer the stolen one.
         client.ip(&format!("address del {stolen} dev {}", pair.remote.interface))?;
     }
-    pair.ping_both_ways()
+    pair.exchange_both_ways()
 }
 
 /// gotatun's `modify_peer_preshared_key_reaches_tunnel`.
@@ -215,7 +215,7 @@ fn changed_preshared_key_reaches_the_tunnel(lab: &mut Lab, program: Program, io:
     pair.remote.preshared_key = None;
     pair.remote.forget_and_add(lab, &public, Some(endpoint))?;
     pair.wait_for_reply(Role::Initiator, Family::V6)?;
-    pair.ping_both_ways()
+    pair.exchange_both_ways()
 }
 
 /// gotatun's `udp_oversized_datagram`, and the same inside the tunnel, in fragments.
@@ -232,6 +232,6 @@ fn largest_datagram_is_carried_and_harmless(lab: &mut Lab, program: Program, io:
             socket.send_to(&datagram, pair.gateway.endpoint(family))?;
         }
     }
-    pair.ping_both_ways()?;
+    pair.exchange_both_ways()?;
     pair.gateway.process()?.check_running()
 }

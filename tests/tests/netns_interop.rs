@@ -88,7 +88,7 @@ fn check_followed(pair: &Pair, endpoint: &str) -> Result<()> {
     wait_until(&format!("the gateway knows {endpoint}"), Duration::from_secs(10), || {
         Ok(pair.gateway_state()?.endpoint == Some(endpoint.parse()?))
     })?;
-    pair.ping_both_ways()
+    pair.exchange_both_ways()
 }
 
 fn lost_session_is_replaced_by_a_new_handshake(lab: &mut Lab, program: Program, io: Io) -> Result<()> {
@@ -100,13 +100,13 @@ fn lost_session_is_replaced_by_a_new_handshake(lab: &mut Lab, program: Program, 
     ensure!(!ping::once(&pair.site.server, pair.remote.inner.v4.into())?, "a removed peer is reached");
     pair.configure_gateway(lab, Some(to_remote))?;
     pair.first_ping(Role::Responder, Family::V6).context("after the gateway forgot")?;
-    pair.ping_both_ways()?;
+    pair.exchange_both_ways()?;
 
     // The peer forgets.
     let public = pair.gateway.keys.public.clone();
     pair.remote.forget_and_add(lab, &public, Some(to_gateway))?;
     pair.first_ping(Role::Initiator, Family::V4).context("after the peer forgot")?;
-    pair.ping_both_ways()?;
+    pair.exchange_both_ways()?;
 
     // The gateway changes its key, and the peer is told.
     pair.gateway.keys = tests::keys::Keys::generate()?;
@@ -114,7 +114,7 @@ fn lost_session_is_replaced_by_a_new_handshake(lab: &mut Lab, program: Program, 
     pair.remote.forget(&public)?;
     pair.remote.add(lab, &pair.gateway.keys.public, Some(to_gateway))?;
     pair.first_ping(Role::Initiator, Family::V6).context("after a change of the key")?;
-    pair.ping_both_ways()
+    pair.exchange_both_ways()
 }
 
 fn restarted_peer_is_served_again(lab: &mut Lab, program: Program, io: Io) -> Result<()> {
@@ -122,7 +122,7 @@ fn restarted_peer_is_served_again(lab: &mut Lab, program: Program, io: Io) -> Re
     let (public, endpoint) = (pair.gateway.keys.public.clone(), pair.gateway.endpoint(Family::V4));
     pair.remote.restart(lab, &public, Some(endpoint))?;
     pair.wait_for_reply(Role::Initiator, Family::V4)?;
-    pair.ping_both_ways()
+    pair.exchange_both_ways()
 }
 
 fn bulk_flows_both_ways(lab: &mut Lab, program: Program, io: Io) -> Result<()> {
