@@ -248,6 +248,11 @@ impl Gateway {
     }
 }
 
+/// `Endpoint = ...` for a peer's section, or nothing.
+pub(crate) fn endpoint_line(endpoint: Option<SocketAddr>) -> String {
+    endpoint.map(|endpoint| format!("Endpoint = {endpoint}\n")).unwrap_or_default()
+}
+
 /// The address as a prefix that holds nothing else.
 pub(crate) fn host_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })

@@ -5,17 +5,20 @@ const RECORD_HEADER_LEN: usize = 16;
 const ETHERNET_LEN: usize = 14;
 const UDP_LEN: usize = 8;
 
+/// The frames of all complete records; the last may still be on its way to the file.
+pub fn frames(capture: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = capture.get(FILE_HEADER_LEN..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let len = u32::from_le_bytes(rest.get(8..12)?.try_into().ok()?) as usize;
+        let frame = rest.get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + len)?;
+        rest = &rest[RECORD_HEADER_LEN + len..];
+        Some(frame)
+    })
+}
+
 /// The UDP payloads of all complete records: IPv4 without options, or IPv6 without extension headers.
 pub fn udp_payloads(capture: &[u8]) -> Vec<Vec<u8>> {
-    let mut payloads = Vec::new();
-    let mut rest = capture.get(FILE_HEADER_LEN..).unwrap_or_default();
-    while let Some(len) = rest.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
-        let end = RECORD_HEADER_LEN + len as usize;
-        let Some(frame) = rest.get(RECORD_HEADER_LEN..end) else { break };
-        payloads.extend(udp_payload(frame));
-        rest = &rest[end..];
-    }
-    payloads
+    frames(capture).filter_map(udp_payload).collect()
 }
 
 fn udp_payload(frame: &[u8]) -> Option<Vec<u8>> {

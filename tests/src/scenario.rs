@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{Lab, gateway, program, registry};
+use crate::{Lab, gateway, peer::Program, program, registry};
 
 /// A test that has not ended by then hangs.
 const TIMEOUT: Duration = Duration::from_secs(150);
@@ -36,6 +36,14 @@ pub fn scenario_with_wgx(name: &str, test: impl FnOnce(&mut Lab) -> Result<()>) 
     match obstacle().or_else(|| gateway::wgx_path().err().map(|error| error.to_string())) {
         Some(why) => skip(name, &why),
         None => run(name, test),
+    }
+}
+
+/// As [`scenario_with_wgx`], for a test that takes another implementation too.
+pub fn scenario_with_peer(name: &str, peer: Program, test: impl FnOnce(&mut Lab) -> Result<()>) {
+    match peer.path() {
+        Ok(_) => scenario_with_wgx(name, test),
+        Err(error) => skip(name, &error.to_string()),
     }
 }
 

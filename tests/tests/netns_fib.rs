@@ -9,7 +9,7 @@ use tests::{
     iperf::{self, Direction},
     on_both_rungs, ping,
     site::{Family, GATEWAY_HOST, SERVER_HOST, inner, outer, server_side},
-    traffic, wait_until,
+    traffic,
 };
 
 on_both_rungs! {

@@ -5,6 +5,7 @@ mod command;
 mod demo;
 mod ebpf;
 mod setup;
+mod table;
 mod test;
 mod tidy;
 
@@ -22,7 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what this machine lacks to build and test (Debian packages, bpf-linker, a kernel for the guest).
+    /// Install what this machine lacks to build and test: Debian packages, bpf-linker, and what the interop tests meet.
     Setup,
     /// Build the XDP program that `wgx` embeds.
     BuildEbpf {
@@ -45,7 +46,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Setup => setup::run().and_then(|()| setup::guest::run()),
+        Task::Setup => setup::run().and_then(|()| setup::guest::run()).map(|()| setup::peers::install()),
         Task::BuildEbpf { trace } => setup::run().and_then(|()| ebpf::build(trace)),
         Task::Demo(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| demo::run(args)),
         Task::Bench(bench) => {

@@ -22,7 +22,10 @@ use tests::{
     site::{Family, SERVER_HOST, outer, server_side},
 };
 
-use crate::demo::{self, console::Console, table::Table};
+use crate::{
+    demo::{self, console::Console},
+    table::Table,
+};
 
 /// Where the stranger is on the clients' switch.
 const STRANGER_HOST: u8 = 99;

@@ -21,8 +21,8 @@ use tests::{
     site::{Family, SERVER_HOST, server_side},
 };
 
-use super::table::Table;
 use crate::command::target_dir;
+use crate::table::Table;
 
 /// Participants behind each client; as many speak back to each.
 pub const PARTICIPANTS: u32 = 2;

@@ -7,7 +7,6 @@ pub mod console;
 mod kept;
 mod media;
 mod stage;
-pub mod table;
 mod ways;
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use tests::Status;
 
-use super::table::Table;
+use crate::table::Table;
 
 /// Of 100 data packets, at least this many must not have gone through the kernel's network stack.
 const FAST_PERCENT_MIN: f64 = 95.0;

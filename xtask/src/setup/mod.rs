@@ -1,10 +1,12 @@
 //! `cargo xtask setup`: brings what the machine lacks, and nothing else.
 //!
 //! Probing looks for files, so it is quick and does not ask the package manager; what is missing is installed
-//! as Debian packages and by `cargo install`. The compiler for the XDP program is in [`toolchain`].
+//! as Debian packages and by `cargo install`. The compiler for the XDP program is in [`toolchain`], programs that only
+//! the interop tests need are in [`peers`].
 
 pub mod guest;
 mod packages;
+pub mod peers;
 pub mod toolchain;
 
 use anyhow::{Result, bail};

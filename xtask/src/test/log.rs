@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::matrix::Matrix;
+
 /// An empty log at a path that tests are told.
 pub struct Log {
     pub path: PathBuf,
@@ -16,6 +18,7 @@ pub struct Log {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Entries {
     pub skipped: Vec<Skip>,
+    pub matrix: Matrix,
     pub notes: Vec<String>,
 }
 
@@ -48,6 +51,7 @@ fn parse(text: &str) -> Entries {
                 let (test, why) = skip.split_once(": ").unwrap_or((skip, "no reason given"));
                 entries.skipped.push(Skip { test: test.to_owned(), why: why.to_owned() });
             }
+            None if entries.matrix.add(line) => {}
             None => entries.notes.push(line.to_owned()),
         }
     }
@@ -59,10 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skips_and_notes_are_told_apart() {
-        let entries = parse("skipped: a::b: needs root: or so\nnote: c: 5 ns\n\nskipped: d\n");
+    fn skips_notes_and_cells_are_told_apart() {
+        let cell = "interop: gotatun 1.0 | initiator | v4 | v6 | none | udp";
+        let entries =
+            parse(&format!("skipped: a::b: needs root: or so\nnote: c: 5 ns\n\n{cell}\nskipped: d\n"));
         let skip = |test: &str, why: &str| Skip { test: test.into(), why: why.into() };
         assert_eq!(entries.skipped, [skip("a::b", "needs root: or so"), skip("d", "no reason given")]);
+        assert!(!entries.matrix.is_empty());
         assert_eq!(entries.notes, ["note: c: 5 ns"]);
     }
 }

@@ -3,12 +3,13 @@
 //! A test that cannot run on a machine must not vanish: it appends a line `skipped: NAME: why` to the file
 //! that `WGX_TEST_LOG` names (and prints it), then returns. Skips are listed at the end, and in CI one that
 //! [`EXPECTED_SKIPS`] does not name fails the run. A line `note: NAME: what` puts a measurement into the report.
-//! `gateway/tests/xdp_steering/report.rs` does both.
+//! `gateway/tests/xdp_steering/report.rs` does both. Lines `interop: ...` are cells of the [`matrix`].
 //!
 //! Other tests than those of the crate `tests` run in parallel; that crate's use whole machines made of network
 //! namespaces and run one by one. They find the built program in `WGX_BINARY`.
 
 mod log;
+mod matrix;
 mod results;
 
 use std::{env, fs, path::Path, process::Command};
@@ -18,6 +19,7 @@ use anyhow::{Result, bail};
 use crate::command::{cargo, run, step, target_dir};
 use crate::{ebpf, setup, tidy};
 use log::Log;
+use matrix::Matrix;
 use results::Tally;
 
 /// Tests that CI may skip, each with the reason why its machines cannot run it.
@@ -45,6 +47,7 @@ impl Skips {
 /// Runs every check, also after one failed, and sums up.
 pub fn run_all(skips: Skips) -> Result<()> {
     setup::run()?;
+    setup::peers::install();
     ebpf::build(false)?;
 
     let log = Log::create(&target_dir().join("test-log.txt"))?;
@@ -89,6 +92,19 @@ pub fn run_all(skips: Skips) -> Result<()> {
     conclude(&tally, &log, failures, skips)
 }
 
+/// Prints the interop matrix; what is missing from it fails the run where nothing may be skipped.
+fn conclude_matrix(matrix: &Matrix, skips: Skips) -> Option<String> {
+    if !matrix.is_empty() {
+        println!("{}", matrix.table());
+    }
+    let missing = matrix.missing();
+    for cell in &missing {
+        println!("interop: missing: {cell}");
+    }
+    (skips == Skips::Fail && !missing.is_empty())
+        .then(|| format!("{} cells missing from the interop matrix", missing.len()))
+}
+
 fn test(log: &Path, arguments: &[&str]) -> Result<Tally> {
     let mut command: Command = cargo();
     command
@@ -113,6 +129,7 @@ fn conclude(tally: &Tally, log: &Log, mut failures: Vec<String>, skips: Skips) -
     if skips == Skips::Fail && unexpected + tally.ignored > 0 {
         failures.push(format!("{} skipped that CI has to run", unexpected + tally.ignored));
     }
+    failures.extend(conclude_matrix(&entries.matrix, skips));
     if tally.passed + tally.failed == 0 {
         failures.push("no test ran".into());
     }
