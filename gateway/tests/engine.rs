@@ -103,7 +103,9 @@ fn a_plain_packet_is_sealed_behind_the_path_s_headers() {
 fn ipv6_inside_and_outside() {
     let mut lab = Laboratory::over_ipv6();
     let (client, server) = (laboratory::CLIENT_INNER_V6, laboratory::SERVER_V6);
-    let sent = lab.inbound(&[sealed(&CLIENT, 0, &ipv6(client, server, 80, 64))]);
+    let mut datagram = sealed(&CLIENT, 0, &ipv6(client, server, 80, 64));
+    datagram.source = laboratory::OUTER_V6.parse().unwrap();
+    let sent = lab.inbound(&[datagram]);
     let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(frame[12..14], [0x86, 0xdd]);
     assert_eq!(frame[14..], ipv6(client, server, 80, 63));
@@ -193,6 +195,17 @@ fn a_source_of_another_peer_is_dropped_but_the_endpoint_roams() {
         matches!(event, WorkerEvent::Session(SessionEvent::Roamed { endpoint, .. }) if endpoint.remote == datagram.source)
     });
     assert!(roamed);
+}
+
+#[test]
+fn the_answer_goes_where_the_packet_came_from_before_control_knows() {
+    let mut lab = Laboratory::new();
+    let mut datagram = sealed(&CLIENT, 0, &ipv4(CLIENT.inner, SERVER, 60, 64));
+    datagram.source = "203.0.113.200:9".parse().unwrap();
+    lab.inbound(std::slice::from_ref(&datagram));
+    let sent = lab.outbound(&[ipv4(SERVER, CLIENT.inner, 100, 64)]);
+    let [Sent::Socket { remote, .. }] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(*remote, datagram.source);
 }
 
 #[test]

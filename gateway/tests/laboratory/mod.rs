@@ -56,6 +56,9 @@ pub const OTHER: Peer = Peer {
     from_gateway: [4; 32],
 };
 
+/// Where peers are in a laboratory over IPv6.
+pub const OUTER_V6: &str = "[2001:db8:7::2]:40000";
+
 impl Peer {
     pub fn outer(&self) -> SocketAddr {
         SocketAddr::new(self.outer.into(), 40000)
@@ -150,7 +153,7 @@ impl Laboratory {
             }));
             publisher.add_session(Arc::clone(&session));
             publisher.set_current_session(peer.id, Some(&session));
-            let remote = if outer_v6 { "[2001:db8:7::2]:40000".parse().unwrap() } else { peer.outer() };
+            let remote = if outer_v6 { OUTER_V6.parse().unwrap() } else { peer.outer() };
             publisher.set_endpoint(peer.id, Some(Endpoint { remote, local: Some(local(remote)) }));
             allowed_ips.insert(peer.inner.into(), peer.id);
         }
