@@ -1,16 +1,11 @@
 //! Tables of scenarios: each has its own client of one gateway, and all failures are reported by name.
 
-use std::{
-    env,
-    fs::OpenOptions,
-    io::{self, Write as _},
-    thread,
-};
+use std::thread;
 
 use anyhow::{Result, ensure};
 
 use super::{Bed, Client};
-use crate::{Implementation, Lab};
+use crate::{Implementation, Lab, scenario};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -19,22 +14,19 @@ pub struct Case {
     pub name: &'static str,
     /// How the reference is known to differ.
     pub reference_differs: Option<&'static str>,
-    /// Why `wgx` cannot pass yet. Passing is then a failure: the mark has to go.
-    pub pending: Option<&'static str>,
     /// What has to work.
     pub run: fn(&Bed, &mut Client) -> Result<()>,
 }
 
 /// Makes a table of [`Case`]s out of functions of one module.
 ///
-/// `name: "how"` says how the reference differs, `name pending "why"` why `wgx` cannot pass yet.
+/// `name: "how"` says how the reference differs.
 #[macro_export]
 macro_rules! cases {
-    ($($name:ident $(: $differs:literal)? $(pending $pending:literal)?,)+) => {
+    ($($name:ident $(: $differs:literal)?,)+) => {
         &[$($crate::scripted::Case {
             name: stringify!($name),
             reference_differs: $crate::cases!(@option $($differs)?),
-            pending: $crate::cases!(@option $($pending)?),
             run: $name,
         },)+]
     };
@@ -94,11 +86,7 @@ fn judge(implementation: Implementation, cases: &[Case], outcomes: Vec<Result<()
     let is_reference = implementation == Implementation::WireguardGo;
     let mut summary = Summary { total: cases.len(), ..Summary::default() };
     for (case, outcome) in cases.iter().zip(outcomes) {
-        let excuse = if is_reference { case.reference_differs } else { case.pending };
-        match (outcome, excuse) {
-            (Ok(()), Some(why)) if !is_reference => {
-                summary.failures.push(format!("{}: passes now, drop its mark: {why}", case.name));
-            }
+        match (outcome, case.reference_differs.filter(|_| is_reference)) {
             (Ok(()), _) => summary.passed += 1,
             (Err(_), Some(why)) => summary.excused.push(format!("{}: {why}", case.name)),
             (Err(error), None) => summary.failures.push(format!("{}: {error:#}", case.name)),
@@ -114,17 +102,10 @@ fn note(table: &str, implementation: Implementation, summary: &Summary) {
         excused => format!("; known to differ: {}", excused.join("; ")),
     };
     let (passed, total) = (summary.passed, summary.total);
-    let line = format!("note: conformance {table}: {implementation}: {passed}/{total} scenarios{excused}");
-    // Not by a macro: the test harness would keep the line to itself. Without standard error nobody reads it.
-    let _ = writeln!(io::stderr(), "{line}");
-    if let Some(path) = env::var_os("WGX_TEST_LOG") {
-        let written = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| writeln!(file, "{line}"));
-        written.unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));
-    }
+    scenario::note(
+        &format!("conformance {table}"),
+        &format!("{implementation}: {passed}/{total} scenarios{excused}"),
+    );
 }
 
 #[cfg(test)]
@@ -135,7 +116,7 @@ mod tests {
     use crate::Io;
 
     fn case(name: &'static str) -> Case {
-        Case { name, reference_differs: None, pending: None, run: |_, _| Ok(()) }
+        Case { name, reference_differs: None, run: |_, _| Ok(()) }
     }
 
     #[test]
@@ -148,13 +129,5 @@ mod tests {
         assert_eq!((reference.passed, reference.excused), (1, vec!["odd: it does".to_owned()]));
         let ours = judge(Implementation::Wgx(Io::Udp), &cases, outcomes());
         assert_eq!(ours.failures, ["bad: why", "odd: differs"]);
-    }
-
-    #[test]
-    fn mark_that_is_no_longer_needed_is_a_failure() {
-        let cases = [Case { pending: Some("not written"), ..case("late") }];
-        assert_eq!(judge(Implementation::Wgx(Io::Udp), &cases, vec![Ok(())]).failures.len(), 1);
-        assert!(judge(Implementation::Wgx(Io::Udp), &cases, vec![Err(anyhow!("no"))]).failures.is_empty());
-        assert_eq!(judge(Implementation::WireguardGo, &cases, vec![Err(anyhow!("no"))]).failures.len(), 1);
     }
 }

@@ -29,7 +29,7 @@ pub const CASES: &[Case] = tests::cases! {
     initiator_sends_a_keepalive_at_once,
     staged_packets_take_the_place_of_the_keepalive,
     staged_packets_are_128_and_the_oldest_go,
-    second_response_is_ignored,
+    second_response_is_ignored: "it may answer with one more keepalive",
     changed_responses_are_ignored,
     response_of_another_key_is_ignored,
     response_with_another_preshared_key_is_ignored,
