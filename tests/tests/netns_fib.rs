@@ -9,7 +9,7 @@ use tests::{
     iperf::{self, Direction},
     on_both_rungs, ping,
     site::{Family, GATEWAY_HOST, SERVER_HOST, inner, outer, server_side},
-    traffic, wait_until,
+    traffic,
 };
 
 on_both_rungs! {
@@ -127,9 +127,9 @@ fn vpp_large_packets_up_to_the_mtu_cross_whole(lab: &mut Lab, io: Io) -> Result<
                     (&world.site.server, client.inner.of(family)),
                     (&world.gateway.namespace, client.inner.of(family)),
                 ] {
-                    let line = format!("ping -n -M do -c 2 -i 0.01 -W 2 -s {} {to}", packet_len - header_len);
-                    let outcome = from.attempt(&line, Duration::from_secs(15))?;
-                    ensure!(outcome.stdout.contains(" 2 received"), "{line}: {}", outcome.stdout);
+                    let options = format!("-M do -s {}", packet_len - header_len);
+                    let pings = ping::run_with(from, to, 2, 10, &options)?;
+                    ensure!(pings.lost() == 0, "{options} from {} to {to}: {pings:?}", from.name());
                 }
             }
         }

@@ -136,6 +136,8 @@ fn check_dialled(world: &World, client: &Client, address: IpAddr) -> Result<()> 
     // Bulk: sent in trains, which peers have got wrong (wireguard-go with UDP GRO).
     let tcp = iperf::tcp(&client.namespace, server_side(SERVER_HOST).v4.into(), Direction::Reverse, 1)?;
     ensure!(tcp.bits_per_second > 1e6, "{tcp:?}");
+    // What fills the queues has to drain first.
+    ping::wait_for_reply(&world.site.server, client.inner.v4.into(), SETTLE)?;
     ping::all_answered(&world.site.server, client.inner.v4.into(), 5)?;
     ping::all_answered(&world.gateway.namespace, client.inner.v6.into(), 5)?;
     // The client roams to wherever it hears the gateway from.
