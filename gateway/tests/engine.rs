@@ -107,7 +107,9 @@ fn a_plain_packet_is_sealed_behind_the_path_s_headers() {
 fn ipv6_inside_and_outside() {
     let mut lab = Laboratory::over_ipv6();
     let (client, server) = (laboratory::CLIENT_INNER_V6, laboratory::SERVER_V6);
-    let sent = lab.inbound(&[sealed(&CLIENT, 0, &ipv6(client, server, 80, 64))]);
+    let mut datagram = sealed(&CLIENT, 0, &ipv6(client, server, 80, 64));
+    datagram.source = "[2001:db8:7::2]:40000".parse().unwrap();
+    let sent = lab.inbound(&[datagram]);
     let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(frame[12..14], [0x86, 0xdd]);
     assert_eq!(frame[14..], ipv6(client, server, 80, 63));
