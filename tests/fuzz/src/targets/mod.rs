@@ -2,10 +2,13 @@
 
 mod aead;
 mod allowed_ips;
+mod device;
+mod engine;
 mod frame;
 mod handshake;
 mod replay_window;
 mod transport;
+mod uapi;
 
 use crate::Target;
 
@@ -13,6 +16,9 @@ use crate::Target;
 pub const TARGETS: &[Target] = &[
     Target { name: "handshake", run: handshake::run },
     Target { name: "transport", run: transport::run },
+    Target { name: "uapi", run: uapi::run },
+    Target { name: "device", run: device::run },
+    Target { name: "engine", run: engine::run },
     Target { name: "replay_window", run: replay_window::run },
     Target { name: "allowed_ips", run: allowed_ips::run },
     Target { name: "frame", run: frame::run },

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
@@ -56,7 +56,14 @@ pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
     }
 }
 
-async fn converse(mut stream: UnixStream, commands: mpsc::Sender<Command>) -> io::Result<()> {
+/// Talks with one client until it leaves.
+///
+/// # Errors
+/// It left in the middle of a request, was silent for a minute, or does not take its answers.
+pub async fn converse<S>(mut stream: S, commands: mpsc::Sender<Command>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut lines = Lines::new();
     let mut parser = RequestParser::default();
     loop {
