@@ -44,7 +44,7 @@ fn packet(input: &mut Input) -> Vec<u8> {
         4 => ipv4(client, other, len, ttl),
         5 => ipv6(CLIENT_INNER_V6, SERVER_V6, len, ttl),
         6 => ipv6(SERVER_V6, CLIENT_INNER_V6, len, ttl),
-        _ => ipv4(SERVER, client, 1300 + input.below(600), ttl),
+        _ => ipv4(SERVER, client, 1300 + input.below(300), ttl),
     };
     input.corrupt(&mut packet);
     packet
@@ -80,7 +80,10 @@ fn inbound(input: &mut Input, lab: &mut Laboratory) {
                     let packet = packet(input);
                     let peer = if input.value() { &CLIENT } else { &OTHER };
                     let mut bytes = sealed(peer, lab.next_counter(), &packet).bytes;
-                    plain.push(packet);
+                    // The header of a packet cut short may reach into the padding.
+                    let mut padded = packet;
+                    padded.resize(padded.len().next_multiple_of(16), 0);
+                    plain.push(padded);
                     if kind == 1 {
                         input.corrupt(&mut bytes);
                     }
