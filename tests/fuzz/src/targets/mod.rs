@@ -2,11 +2,13 @@
 
 mod aead;
 mod allowed_ips;
+mod cookies;
 mod device;
 mod engine;
 mod frame;
 mod handshake;
 mod replay_window;
+mod text;
 mod transport;
 mod uapi;
 
@@ -23,4 +25,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "allowed_ips", run: allowed_ips::run },
     Target { name: "frame", run: frame::run },
     Target { name: "aead", run: aead::run },
+    Target { name: "text", run: text::run },
+    Target { name: "cookies", run: cookies::run },
 ];
