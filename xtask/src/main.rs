@@ -5,6 +5,7 @@ mod command;
 mod conformance;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod table;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Search for inputs that make a fuzz target fail (`tests/fuzz`).
+    Fuzz(fuzz::Args),
     /// Check everything that CI checks.
     Test,
     /// What CI runs: `test`, and a test that was skipped fails it.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Bench(bench) => {
             setup::run().and_then(|()| ebpf::build(false)).and_then(|()| bench::run(&bench))
         }
+        Task::Fuzz(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| fuzz::run(&args)),
         Task::Test => test::run_all(test::Skips::from_environment()),
         Task::Ci => test::run_all(test::Skips::Fail),
         Task::Tidy => tidy::run(),
