@@ -1,5 +1,7 @@
 //! Conversations over a socket pair with a stand-in for the control loop.
 
+use tokio::net::UnixStream;
+
 use super::*;
 
 /// Sends `input`, closes the writing side and returns all answers; and how many commands came through.
