@@ -1,7 +1,7 @@
 //! Wycheproof's ChaCha20-Poly1305 on every backend, as far as it fits. Of its 325 cases none has both a nonce of four
 //! zero bytes and no associated data, and this crate has room for nothing else. So ciphertexts are compared where the
-//! nonce fits, and for the keys, texts and counters of all cases whole packets with those of RustCrypto, which passes
-//! the whole set (shown in the crate `wireguard`).
+//! nonce fits, and for the keys, texts and counters of all cases whole packets with those of `RustCrypto`, which
+//! passes the whole set (shown in the crate `wireguard`).
 
 use aead::{Aead, Key, Packet, TAG_LEN};
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
