@@ -377,3 +377,13 @@ fn indices_on_the_wire_are_never_repeated_nor_in_sequence() {
     indices.dedup();
     assert_eq!(indices.len(), 50);
 }
+
+#[test]
+fn each_step_of_a_handshake_is_counted_once() {
+    let network = Network::connected_pair();
+    let [alice, bob] = [ALICE, BOB].map(|node| network.nodes[node].device.counters());
+    let initiator = (alice.initiations_sent, alice.responses_received, alice.handshakes_completed);
+    let responder = (bob.initiations_received, bob.responses_sent, bob.handshakes_completed);
+    assert_eq!((initiator, responder), ((1, 1, 1), (1, 1, 1)));
+    assert_eq!((alice.responses_sent, bob.initiations_sent), (0, 0));
+}
