@@ -27,8 +27,10 @@ const NICENESS: i32 = 10;
 /// The threads; they end when this is dropped.
 #[derive(Debug)]
 pub struct HandshakeThreads {
-    /// At most one piece of work per peer and direction, and one per message let in: the device bounds it.
+    /// At most one initiation per peer, and one piece of work per message let in: the device bounds it.
     work: Option<Sender<CurveWork>>,
+    /// What no message waits for.
+    ahead: Option<Sender<CurveWork>>,
     threads: Vec<JoinHandle<()>>,
     is_stopped: Arc<AtomicBool>,
 }
@@ -39,6 +41,7 @@ struct Place<Reply> {
     admission: Arc<Admission>,
     mailbox: Arc<Mailbox>,
     work: Receiver<CurveWork>,
+    ahead: Receiver<CurveWork>,
     clock: Clock,
     reply: Reply,
     is_stopped: Arc<AtomicBool>,
@@ -58,10 +61,13 @@ impl HandshakeThreads {
     ) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let count = (processors / PROCESSORS_PER_THREAD).clamp(1, THREADS_MAX);
-        let (sender, work) = unbounded();
+        let (work_sender, work) = unbounded();
+        let (ahead_sender, ahead) = unbounded();
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let place = Place { admission, mailbox, work, clock, reply, is_stopped: Arc::clone(&is_stopped) };
-        let mut threads = Self { work: Some(sender), threads: Vec::new(), is_stopped };
+        let place =
+            Place { admission, mailbox, work, ahead, clock, reply, is_stopped: Arc::clone(&is_stopped) };
+        let mut threads =
+            Self { work: Some(work_sender), ahead: Some(ahead_sender), threads: Vec::new(), is_stopped };
         for number in 0..count {
             let place = place.clone();
             let thread = std::thread::Builder::new()
@@ -75,7 +81,8 @@ impl HandshakeThreads {
 
     /// Has `work` done; what comes of it arrives in the mailbox.
     pub fn perform(&self, work: CurveWork) {
-        if let Some(sender) = &self.work {
+        let queue = if work.is_ahead() { &self.ahead } else { &self.work };
+        if let Some(sender) = queue {
             // The threads hold the other end for as long as this lives.
             let _ = sender.send(work);
         }
@@ -86,6 +93,7 @@ impl Drop for HandshakeThreads {
     fn drop(&mut self) {
         self.is_stopped.store(true, Ordering::Relaxed);
         self.work = None;
+        self.ahead = None;
         for thread in self.threads.drain(..) {
             // A panic has ended the process before.
             let _ = thread.join();
@@ -98,7 +106,7 @@ impl<Reply: Fn(&Endpoint, &[u8])> Place<Reply> {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             tracing::warn!(%error, "handshakes run at the priority of packets");
         }
-        loop {
+        while !self.is_stopped.load(Ordering::Relaxed) {
             select_biased! {
                 recv(self.work) -> work => match work {
                     Ok(work) => self.tell(HandshakeEvent::WorkDone(work.perform())),
@@ -106,6 +114,10 @@ impl<Reply: Fn(&Endpoint, &[u8])> Place<Reply> {
                 },
                 recv(self.mailbox.handshakes()) -> queued => match queued {
                     Ok(queued) => self.admit(&queued),
+                    Err(_) => return,
+                },
+                recv(self.ahead) -> work => match work {
+                    Ok(work) => self.tell(HandshakeEvent::WorkDone(work.perform())),
                     Err(_) => return,
                 },
             }

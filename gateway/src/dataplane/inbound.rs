@@ -16,7 +16,7 @@ use super::encap::write_ethernet;
 use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
 use super::inner::{decapsulate_ecn, decrement_ttl};
-use super::tables::{DataSession, Path, PeerEntry, SealingSession};
+use super::tables::{DataSession, Path, SealingSession};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Scratch of one batch of datagrams being opened; empty between batches.
@@ -146,7 +146,7 @@ impl Engine {
         let Some(source) = last else { return };
         let local_index = session.local_index();
         data.peer.activity.received(now, bytes, carries_data);
-        self.follow(&data.peer, local_index, source);
+        self.follow(data, source);
         if session.confirm() {
             self.seal_under(data, now);
             if !self.note(SessionEvent::Confirmed { local_index }) {
@@ -162,15 +162,21 @@ impl Engine {
 
     /// Roaming. Replies to these very packets must go where they came from, so what control will find out is not
     /// waited for: until then they leave through the socket. Without the note control would never find out.
-    fn follow(&mut self, peer: &PeerEntry, local_index: u32, source: Endpoint) {
+    fn follow(&mut self, data: &DataSession, source: Endpoint) {
+        let (peer, local_index) = (&data.peer, data.session.local_index());
         let known = peer.path.load();
         if known.as_ref().is_some_and(|path| path.endpoint == source) {
             return;
         }
         if self.note(SessionEvent::Roamed { local_index, endpoint: source }) {
             // Unless control, or another worker, was faster.
-            let path = Path { endpoint: source, outgoing: source, link: None };
-            peer.path.compare_and_swap(&known, Some(Arc::new(path)));
+            let path = Arc::new(Path { endpoint: source, outgoing: source, link: None });
+            peer.path.compare_and_swap(&known, Some(Arc::clone(&path)));
+            let held = self.shared.sessions.lookup(local_index);
+            if !held.is_some_and(|held| Arc::ptr_eq(&held.session, &data.session)) {
+                // Removed meanwhile: control will not heed the note.
+                peer.path.compare_and_swap(&path, known.as_ref().map(Arc::clone));
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! waits; what does not fit is dropped and counted by the caller.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, SendTimeoutError, Sender};
@@ -18,6 +18,8 @@ pub const STAGES_MAX: usize = 1024;
 /// Notes on sessions, at most.
 pub const NOTES_MAX: usize = 8192;
 
+/// Turns of which each kind of event has at least one.
+const SHARES: usize = 8;
 /// How long a thread for handshakes waits for room before it looks whether it shall stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -63,6 +65,8 @@ pub struct Mailbox {
     handshake_events: (Sender<Box<HandshakeEvent>>, Receiver<Box<HandshakeEvent>>),
     stages: ArrayQueue<(PeerId, Vec<u8>)>,
     notes: ArrayQueue<SessionEvent>,
+    /// Counts what was taken, so that every queue gets its share.
+    turn: AtomicUsize,
     eventfd: OwnedFd,
     /// The eventfd has been written since control last rearmed it: one system call for many events.
     rung: AtomicBool,
@@ -79,6 +83,7 @@ impl Mailbox {
             handshake_events: channel::bounded(HANDSHAKE_EVENTS_MAX),
             stages: ArrayQueue::new(STAGES_MAX),
             notes: ArrayQueue::new(NOTES_MAX),
+            turn: AtomicUsize::new(0),
             eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             rung: AtomicBool::new(false),
         })
@@ -114,6 +119,9 @@ impl Mailbox {
     /// Queues what a thread for handshakes has found. Waits for room, unless `is_stopped`: then it is dropped.
     pub fn push_handshake_event(&self, event: HandshakeEvent, is_stopped: impl Fn() -> bool) {
         let mut event = Box::new(event);
+        if is_stopped() {
+            return;
+        }
         let (queue, _) = &self.handshake_events;
         while let Err(SendTimeoutError::Timeout(refused)) = queue.send_timeout(event, PATIENCE) {
             if is_stopped() {
@@ -137,13 +145,19 @@ impl Mailbox {
         }
     }
 
-    /// Takes the oldest event: notes before staged packets before handshakes, since what authenticated
-    /// peers need never waits for what strangers send.
+    /// Takes the oldest event: notes before staged packets before handshakes, since what authenticated peers need
+    /// comes before what strangers send. Of every [`SHARES`] turns one is each of the others', so that no flood of
+    /// one kind keeps all else waiting.
     pub fn pop(&self) -> Option<WorkerEvent> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let note = || self.notes.pop().map(WorkerEvent::Session);
         let stage = || self.stages.pop().map(|(peer, inner)| WorkerEvent::Stage { peer, inner });
         let handshake = || self.handshake_events.1.try_recv().ok().map(WorkerEvent::Handshake);
-        note().or_else(stage).or_else(handshake)
+        match turn % SHARES {
+            0 => handshake().or_else(note).or_else(stage),
+            1 => stage().or_else(handshake).or_else(note),
+            _ => note().or_else(stage).or_else(handshake),
+        }
     }
 
     /// Readable while events wait. Call [`Mailbox::rearm`] before popping.
@@ -177,6 +191,17 @@ mod tests {
         }
         assert!(!mailbox.push_note(note(0)));
         assert!(mailbox.push_stage(PeerId(1), vec![0; 20]));
+    }
+
+    #[test]
+    fn no_flood_of_notes_keeps_a_packet_from_being_staged() {
+        let mailbox = Mailbox::new().unwrap();
+        for peer in 0..100 {
+            mailbox.push_note(note(peer));
+        }
+        mailbox.push_stage(PeerId(1), vec![0; 20]);
+        let is_stage = |event| matches!(event, Some(WorkerEvent::Stage { .. }));
+        assert!((0..SHARES).any(|_| is_stage(mailbox.pop())));
     }
 
     #[test]

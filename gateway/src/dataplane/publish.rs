@@ -106,6 +106,8 @@ impl Publisher {
             session.peer.current.compare_and_swap(&current, None);
             self.retire_option(current);
         }
+        // A worker that saw the peer roam under it may have changed the path without being heard any more.
+        self.resolve_path(session.peer.id);
         self.retire(session);
     }
 

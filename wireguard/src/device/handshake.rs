@@ -182,6 +182,13 @@ impl Device {
 
     /// Has an initiation made, and sees to it that there will be another if no response comes.
     fn send_initiation(&mut self, id: PeerId, now: Now) {
+        let is_being_made = |pending: &PendingInitiation| pending.initiation.is_none();
+        if self.peers.peer(id).and_then(|peer| peer.pending.as_ref()).is_some_and(is_being_made) {
+            // Another would only queue up behind it, and make it void.
+            let deadline = now.monotonic + REKEY_TIMEOUT + self.jitter();
+            self.timers.arm(id, TimerKind::RetransmitHandshake, deadline);
+            return;
+        }
         let ephemeral = self.random_ephemeral();
         self.drop_pending_initiation(id);
         let (Some(identity), Some(peer)) = (&self.identity, self.peers.peer_mut(id)) else {
@@ -239,6 +246,8 @@ impl Device {
         peer.cookies.add_macs(&peer.receiver_keys, message.as_mut_bytes(), now.monotonic);
         self.counters.initiations_sent += 1;
         self.transmit(id, message.as_bytes().to_vec(), HANDSHAKE_TOS, false, now);
+        let deadline = now.monotonic + REKEY_TIMEOUT + self.jitter();
+        self.timers.arm(id, TimerKind::RetransmitHandshake, deadline);
         self.review(id, now);
     }
 

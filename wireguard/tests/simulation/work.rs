@@ -222,3 +222,25 @@ fn few_agreements_are_computed_ahead_at_a_time() {
     }
     assert_eq!(done, 101, "each peer once, Alice too");
 }
+
+#[test]
+fn initiation_in_the_making_is_not_asked_for_again() {
+    let mut slow = Slow::new();
+    let bob = slow.network.nodes[BOB].public_key();
+    let change = PeerChange { persistent_keepalive: Some(1), ..PeerChange::new(bob) };
+    let change = DeviceChange { peers: vec![change], ..DeviceChange::default() };
+    let alice = &mut slow.network.nodes[ALICE].device;
+    alice.apply(change, now(START)).expect("the change is good");
+    let work = alice.poll_work().expect("an initiation is to be made");
+    let mut time = START;
+    for _ in 0..60 {
+        time = time + secs(1);
+        alice.handle_timeout(now(time));
+        assert!(alice.poll_work().is_none_or(|work| work.is_ahead()), "one at a time");
+    }
+    // It goes out late, but it goes out, and the next one is made after it.
+    alice.work_done(work.perform(), now(time)).expect("it is made");
+    assert_eq!(alice.counters().initiations_sent, 1);
+    alice.handle_timeout(now(time + secs(6)));
+    assert!(alice.poll_work().is_some_and(|work| !work.is_ahead()));
+}
