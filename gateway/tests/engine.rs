@@ -2,8 +2,12 @@
 
 mod laboratory;
 
+use std::net::SocketAddr;
+
 use gateway::dataplane::counters::Verdict;
-use laboratory::{CLIENT, CLIENT_MAC_HOP, Laboratory, OTHER, SERVER, Sent, ipv4, ipv6, opened, sealed};
+use laboratory::{
+    CLIENT, CLIENT_MAC_HOP, LISTEN_PORT, Laboratory, OTHER, SERVER, Sent, ipv4, ipv6, opened, sealed,
+};
 use wireguard::{SessionEvent, Time};
 
 use gateway::dataplane::mailbox::{QueuedHandshake, WorkerEvent};
@@ -104,7 +108,7 @@ fn ipv6_inside_and_outside() {
     let mut lab = Laboratory::over_ipv6();
     let (client, server) = (laboratory::CLIENT_INNER_V6, laboratory::SERVER_V6);
     let mut datagram = sealed(&CLIENT, 0, &ipv6(client, server, 80, 64));
-    datagram.source = laboratory::OUTER_V6.parse().unwrap();
+    datagram.source = "[2001:db8:7::2]:40000".parse().unwrap();
     let sent = lab.inbound(&[datagram]);
     let [Sent::Link { frame, .. }] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(frame[12..14], [0x86, 0xdd]);
@@ -198,14 +202,40 @@ fn a_source_of_another_peer_is_dropped_but_the_endpoint_roams() {
 }
 
 #[test]
-fn the_answer_goes_where_the_packet_came_from_before_control_knows() {
+fn a_reply_follows_a_roaming_peer_before_control_has_heard_of_it() {
     let mut lab = Laboratory::new();
     let mut datagram = sealed(&CLIENT, 0, &ipv4(CLIENT.inner, SERVER, 60, 64));
     datagram.source = "203.0.113.200:9".parse().unwrap();
-    lab.inbound(std::slice::from_ref(&datagram));
-    let sent = lab.outbound(&[ipv4(SERVER, CLIENT.inner, 100, 64)]);
-    let [Sent::Socket { remote, .. }] = &sent[..] else { panic!("{sent:?}") };
-    assert_eq!(*remote, datagram.source);
+    assert_eq!(lab.inbound(std::slice::from_ref(&datagram)).len(), 1);
+    let sent = lab.outbound(&[ipv4(SERVER, CLIENT.inner, 60, 64)]);
+    assert!(matches!(sent[..], [Sent::Socket { remote, .. }] if remote == datagram.source), "{sent:?}");
+    // Control puts it back on the fast path.
+    lab.set_endpoint(&CLIENT, datagram.source);
+    let sent = lab.outbound(&[ipv4(SERVER, CLIENT.inner, 60, 64)]);
+    assert!(matches!(sent[..], [Sent::Link { .. }]), "{sent:?}");
+}
+
+#[test]
+fn our_own_datagrams_do_not_enter_the_tunnel_of_the_peer_they_are_for() {
+    let mut lab = Laboratory::new();
+    let endpoint = SocketAddr::new(CLIENT.inner, 7);
+    lab.set_endpoint(&CLIENT, endpoint);
+    let datagram = |source: u16, destination: u16, fragment: u8| {
+        let mut packet = ipv4(SERVER, CLIENT.inner, 60, 64);
+        packet[6] = fragment;
+        packet[9] = 17;
+        packet[20..22].copy_from_slice(&source.to_be_bytes());
+        packet[22..24].copy_from_slice(&destination.to_be_bytes());
+        packet
+    };
+    let more_fragments = 0x20;
+    for looping in [datagram(LISTEN_PORT, 7, 0), datagram(LISTEN_PORT, 7, more_fragments)] {
+        assert_eq!(lab.outbound(&[looping]), []);
+    }
+    assert_eq!(lab.count(Verdict::DropLoop), 2);
+    for other in [datagram(LISTEN_PORT, 8, 0), datagram(1, 7, 0), datagram(LISTEN_PORT, 7, 1)] {
+        assert_eq!(lab.outbound(&[other]).len(), 1);
+    }
 }
 
 #[test]
@@ -314,6 +344,8 @@ fn packets_for_nobody_and_for_a_peer_without_endpoint_are_dropped() {
     lab.forget_endpoints();
     assert_eq!(lab.outbound(&[ipv4(SERVER, CLIENT.inner, 60, 64)]), []);
     assert_eq!(lab.count(Verdict::DropNoEndpoint), 1);
+    let told = lab.unreachable();
+    assert!(told.len() == 2 && told.iter().all(|error| error.to == SERVER), "{told:?}");
     assert_eq!(lab.outbound(&[vec![0x60; 10]]), []);
     assert_eq!(lab.count(Verdict::DropInnerMalformed), 1);
 }

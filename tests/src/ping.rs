@@ -1,6 +1,6 @@
 //! `ping`: whether packets arrive, how many, and how long they take.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
@@ -36,11 +36,19 @@ pub fn wait_for_reply(from: &Namespace, to: IpAddr, timeout: Duration) -> Result
 
 /// Sends `count` pings of `payload_len` bytes, `interval_ms` apart. Lost ones are no error.
 pub fn run(from: &Namespace, to: IpAddr, count: u32, interval_ms: u32, payload_len: u32) -> Result<Pings> {
+    run_with(from, to, count, interval_ms, &format!("-s {payload_len}"))
+}
+
+/// As [`run`], with other options of `ping`.
+///
+/// Once it was answered, `ping -c` waits no longer than two round trips for the rest, which a busy machine may
+/// exceed. With `-w` it goes on until there are `count` replies; only the first `count` requests are looked at.
+pub fn run_with(from: &Namespace, to: IpAddr, count: u32, interval_ms: u32, options: &str) -> Result<Pings> {
     let interval_s = f64::from(interval_ms) / 1000.0;
-    let line = format!("ping -n -c {count} -i {interval_s} -W 2 -s {payload_len} {to}");
-    let limit = Duration::from_millis(u64::from(count * interval_ms)) + Duration::from_secs(15);
-    let outcome = from.attempt(&line, limit)?;
-    parse(&outcome.stdout).with_context(|| format!("`{line}`: {}{}", outcome.stdout, outcome.stderr))
+    let deadline_s = (count * interval_ms).div_ceil(1000) + 3;
+    let line = format!("ping -n -c {count} -i {interval_s} -w {deadline_s} {options} {to}");
+    let outcome = from.attempt(&line, Duration::from_secs(u64::from(deadline_s) + 15))?;
+    parse(&outcome.stdout, count).with_context(|| format!("`{line}`: {}{}", outcome.stdout, outcome.stderr))
 }
 
 /// Pings that all have to be answered.
@@ -52,12 +60,9 @@ pub fn all_answered(from: &Namespace, to: IpAddr, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Pings as fast as they are answered, as `netns.sh` does; all have to be.
+/// Pings 2 ms apart, as `netns.sh` floods; all have to be answered.
 pub fn flood(from: &Namespace, to: IpAddr, count: u32) -> Result<()> {
-    let line = format!("ping -n -f -c {count} -W 2 {to}");
-    let outcome = from.attempt(&line, Duration::from_mins(1))?;
-    let pings =
-        parse(&outcome.stdout).with_context(|| format!("`{line}`: {}{}", outcome.stdout, outcome.stderr))?;
+    let pings = run(from, to, count, 2, 56)?;
     if pings.lost() > 0 {
         bail!("{} of {} flood pings from {} to {to} were lost", pings.lost(), pings.sent, from.name());
     }
@@ -73,20 +78,20 @@ pub fn refusal(from: &Namespace, to: IpAddr) -> Result<String> {
     Ok(outcome.stdout + &outcome.stderr)
 }
 
-fn parse(text: &str) -> Result<Pings> {
-    let summary = text.lines().find(|line| line.contains(" packets transmitted")).context("no summary")?;
-    let number_before = |what: &str| {
-        let (before, _) = summary.split_once(what)?;
-        before.rsplit([' ', ',']).find(|word| !word.is_empty())?.parse().ok()
-    };
-    Ok(Pings {
-        sent: number_before(" packets transmitted").context("no number sent")?,
-        received: number_before(" received").context("no number received")?,
-        round_trips_ms: text
-            .lines()
-            .filter_map(|line| line.split_once(" time=")?.1.split(' ').next()?.parse().ok())
-            .collect(),
-    })
+fn parse(text: &str, count: u32) -> Result<Pings> {
+    text.lines().find(|line| line.contains(" packets transmitted")).context("no summary")?;
+    let replies: BTreeMap<u32, f64> = text
+        .lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once("icmp_seq=")?;
+            let (sequence, _) = rest.split_once(' ')?;
+            let (_, time) = rest.split_once(" time=")?;
+            Some((sequence.parse().ok()?, time.split(' ').next()?.parse().ok()?))
+        })
+        .filter(|(sequence, _)| *sequence <= count)
+        .collect();
+    let round_trips_ms: Vec<f64> = replies.into_values().collect();
+    Ok(Pings { sent: count, received: round_trips_ms.len() as u32, round_trips_ms })
 }
 
 #[cfg(test)]
@@ -95,16 +100,18 @@ mod tests {
 
     #[test]
     fn the_summary_and_the_times_are_read() {
+        // The second is lost, and the fourth went out while it was waited for.
         let text = "64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.5 ms\n\
-                    64 bytes from 10.0.0.1: icmp_seq=2 ttl=64 time=12 ms\n\n\
-                    3 packets transmitted, 2 received, 33.3333% packet loss, time 2003ms\n";
-        let pings = parse(text).unwrap();
+                    64 bytes from 10.0.0.1: icmp_seq=3 ttl=64 time=12 ms\n\
+                    64 bytes from 10.0.0.1: icmp_seq=4 ttl=64 time=12 ms\n\n\
+                    4 packets transmitted, 3 received, 25% packet loss, time 2003ms\n";
+        let pings = parse(text, 3).unwrap();
         assert_eq!(pings, Pings { sent: 3, received: 2, round_trips_ms: vec![0.5, 12.0] });
         assert_eq!(pings.lost(), 1);
     }
 
     #[test]
     fn a_text_without_summary_is_an_error() {
-        assert!(parse("ping: bad address").is_err());
+        assert!(parse("ping: bad address", 1).is_err());
     }
 }

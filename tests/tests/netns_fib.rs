@@ -121,15 +121,15 @@ fn vpp_large_packets_up_to_the_mtu_cross_whole(lab: &mut Lab, io: Io) -> Result<
     for client in &world.clients {
         for family in Family::BOTH {
             let header_len = if family == Family::V4 { 28 } else { 48 };
-            for packet_len in [1280, 1403, 1404, 1405, 1408, 1409, 1419, 1420] {
+            for packet_len in [1280, 1405, 1409, 1420] {
                 for (from, to) in [
                     (&client.namespace, server_side(SERVER_HOST).of(family)),
                     (&world.site.server, client.inner.of(family)),
                     (&world.gateway.namespace, client.inner.of(family)),
                 ] {
-                    let line = format!("ping -n -M do -c 2 -i 0.01 -W 2 -s {} {to}", packet_len - header_len);
-                    let outcome = from.attempt(&line, Duration::from_secs(15))?;
-                    ensure!(outcome.stdout.contains(" 2 received"), "{line}: {}", outcome.stdout);
+                    let options = format!("-M do -s {}", packet_len - header_len);
+                    let pings = ping::run_with(from, to, 2, 10, &options)?;
+                    ensure!(pings.lost() == 0, "{options} from {} to {to}: {pings:?}", from.name());
                 }
             }
         }

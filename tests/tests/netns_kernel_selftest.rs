@@ -5,10 +5,11 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use tests::{
-    Capture, Implementation, Io, Lab, World,
+    Capture, Client, Implementation, Io, Lab, Namespace, World,
     iperf::{self, Direction},
     on_both_rungs, ping,
     site::{Family, GATEWAY_HOST, SERVER_HOST, inner, server_side},
+    wait_until,
     wg::Transfer,
 };
 
@@ -25,6 +26,19 @@ const INITIATOR_TX: u64 = 148 + 1280;
 const RESPONDER_TX: u64 = 92 + 1280;
 const KEEPALIVE: u64 = 32;
 
+/// Exactly ten, however long the last reply takes.
+fn ten_pings(from: &Namespace, to: IpAddr) -> Result<()> {
+    let line = format!("ping -n -f -c 10 -W 5 {to}");
+    let outcome = from.attempt(&line, Duration::from_secs(20))?;
+    ensure!(
+        outcome.stdout.contains("10 packets transmitted"),
+        "{line}: {}{}",
+        outcome.stdout,
+        outcome.stderr
+    );
+    Ok(())
+}
+
 fn n01_ten_flood_pings_are_counted_to_the_byte_with_their_handshake(lab: &mut Lab, io: Io) -> Result<()> {
     let world = World::start(lab, Implementation::Wgx(io), 1)?;
     let (gateway, [first, second]) = (&world.gateway, &world.clients[..]) else {
@@ -32,8 +46,12 @@ fn n01_ten_flood_pings_are_counted_to_the_byte_with_their_handshake(lab: &mut La
     };
 
     // The first client calls the gateway.
-    ping::flood(&first.namespace, inner(GATEWAY_HOST).v4.into(), 10)?;
-    let responder = gateway.wg().transfer(&first.keys.public)?;
+    ten_pings(&first.namespace, inner(GATEWAY_HOST).v4.into())?;
+    let of = |client: &Client| gateway.wg().transfer(&client.keys.public);
+    wait_until("ten pings are counted", Duration::from_secs(5), || {
+        Ok(of(first)?.tx >= RESPONDER_TX && first.wg().transfer(&gateway.keys.public)?.rx >= RESPONDER_TX)
+    })?;
+    let responder = of(first)?;
     ensure!(responder.tx == RESPONDER_TX, "{responder:?}");
     ensure!([INITIATOR_TX, INITIATOR_TX + KEEPALIVE].contains(&responder.rx), "{responder:?}");
     let reference = first.wg().transfer(&gateway.keys.public)?;
@@ -42,8 +60,9 @@ fn n01_ten_flood_pings_are_counted_to_the_byte_with_their_handshake(lab: &mut La
     // The gateway calls the second, over IPv6.
     let endpoint = format!("[2001:db8:1::{:x}]:{}", 12, second.show("listen-port")?.trim());
     gateway.wg().set(&format!("peer {} endpoint {endpoint}", second.keys.public))?;
-    ping::flood(&gateway.namespace, second.inner.v4.into(), 10)?;
-    let initiator = gateway.wg().transfer(&second.keys.public)?;
+    ten_pings(&gateway.namespace, second.inner.v4.into())?;
+    wait_until("ten pings are counted", Duration::from_secs(5), || Ok(of(second)?.rx >= RESPONDER_TX))?;
+    let initiator = of(second)?;
     ensure!(initiator.rx == RESPONDER_TX, "{initiator:?}");
     ensure!([INITIATOR_TX, INITIATOR_TX + KEEPALIVE].contains(&initiator.tx), "{initiator:?}");
     for client in [first, second] {
@@ -95,9 +114,8 @@ fn n06_a_tunnel_mtu_beyond_the_frames_loses_only_what_does_not_fit(lab: &mut Lab
         client.namespace.ip(&format!("link set {} mtu 33316", client.interface))?;
         let before = gateway.status()?;
         // Longer than the uplink's MTU, but not than a frame: fragments outside.
-        let fits = format!("ping -n -M do -c 5 -i 0.1 -W 2 -s 1600 {}", client.inner.v4);
-        let outcome = gateway.namespace.attempt(&fits, Duration::from_secs(20))?;
-        ensure!(outcome.stdout.contains(" 5 received"), "{fits}: {}", outcome.stdout);
+        let fits = ping::run_with(&gateway.namespace, client.inner.v4.into(), 5, 50, "-M do -s 1600")?;
+        ensure!(fits.lost() == 0, "{fits:?}");
         let too_long = format!("ping -n -c 3 -i 0.1 -W 1 -s 20000 {}", client.inner.v4);
         let outcome = gateway.namespace.attempt(&too_long, Duration::from_secs(20))?;
         ensure!(outcome.stdout.contains(" 0 received"), "{too_long}: {}", outcome.stdout);
@@ -120,16 +138,15 @@ fn n08_padding_stays_within_the_tunnel_mtu(lab: &mut Lab, io: Io) -> Result<()> 
     let capture = Capture::start(lab, &client.namespace, "eth0", "udp and src host 192.0.2.1")?;
     for from in [&gateway.namespace, &world.site.server] {
         // 1297 bytes: the next multiple of 16 is beyond the MTU.
-        let line = format!("ping -n -M do -c 3 -i 0.1 -W 2 -s 1269 {}", client.inner.v4);
-        let outcome = from.attempt(&line, Duration::from_secs(20))?;
-        ensure!(outcome.stdout.contains(" 3 received"), "{line}: {}", outcome.stdout);
+        let pings = ping::run_with(from, client.inner.v4.into(), 3, 50, "-M do -s 1269")?;
+        ensure!(pings.lost() == 0, "{pings:?}");
     }
     let lengths: Vec<usize> = capture.stop()?.iter().map(Vec::len).filter(|len| *len > 1000).collect();
     ensure!(lengths.len() >= 6, "{lengths:?}");
     ensure!(lengths.iter().all(|len| *len == 1299 + 32), "{lengths:?}");
     // Smaller ones are padded to 16.
     let capture = Capture::start(lab, &client.namespace, "eth0", "udp and src host 192.0.2.1")?;
-    for len in [1, 57, 600] {
+    for len in [16, 57, 600] {
         let to: IpAddr = client.inner.v4.into();
         let pings = ping::run(&world.site.server, to, 2, 50, len)?;
         ensure!(pings.lost() == 0, "{len} bytes: {pings:?}");

@@ -119,23 +119,31 @@ fn n20_a_reply_falls_over_when_its_source_address_is_taken_away(lab: &mut Lab, i
         // Through the TUN device and from behind the downlink.
         ping::wait_for_reply(&gateway.namespace, client.inner.v4.into(), SETTLE)?;
         ping::wait_for_reply(&world.site.server, client.inner.v6.into(), SETTLE)?;
-        let endpoint = client.wg().endpoint(&gateway.keys.public)?;
-        ensure!(endpoint == std::net::SocketAddr::new(new, LISTEN_PORT).to_string(), "{endpoint}");
+        // Netlink tells of the change a moment later: until then the old address works on, in both directions.
+        let expected = std::net::SocketAddr::new(new, LISTEN_PORT).to_string();
+        wait_until(&format!("replies come from {expected}"), SETTLE, || {
+            ping::once(&world.site.server, client.inner.v6.into())?;
+            Ok(client.wg().endpoint(&gateway.keys.public)? == expected)
+        })?;
         ping::all_answered(&client.namespace, server_side(SERVER_HOST).v4.into(), 10)?;
     }
     Ok(())
 }
 
-/// Dials `address`, and whatever is sent then has to come from there.
-fn check_dialled(world: &World, client: &Client, address: IpAddr) -> Result<()> {
+/// Dials `address`, and whatever is sent then has to come from there; with `bulk`, in trains too, which peers have
+/// got wrong (wireguard-go with UDP GRO).
+fn check_dialled(world: &World, client: &Client, address: IpAddr, bulk: bool) -> Result<()> {
     let endpoint = std::net::SocketAddr::new(address, LISTEN_PORT);
     client.move_to(&world.gateway, endpoint)?;
     ping::wait_for_reply(&client.namespace, inner(GATEWAY_HOST).v4.into(), SETTLE)?;
     ping::wait_for_reply(&client.namespace, server_side(SERVER_HOST).v4.into(), SETTLE)?;
     ping::all_answered(&client.namespace, server_side(SERVER_HOST).v6.into(), 5)?;
-    // Bulk: sent in trains, which peers have got wrong (wireguard-go with UDP GRO).
-    let tcp = iperf::tcp(&client.namespace, server_side(SERVER_HOST).v4.into(), Direction::Reverse, 1)?;
-    ensure!(tcp.bits_per_second > 1e6, "{tcp:?}");
+    if bulk {
+        let tcp = iperf::tcp(&client.namespace, server_side(SERVER_HOST).v4.into(), Direction::Reverse, 1)?;
+        ensure!(tcp.bits_per_second > 1e6, "{tcp:?}");
+    }
+    // What fills the queues has to drain first.
+    ping::wait_for_reply(&world.site.server, client.inner.v4.into(), SETTLE)?;
     ping::all_answered(&world.site.server, client.inner.v4.into(), 5)?;
     ping::all_answered(&world.gateway.namespace, client.inner.v6.into(), 5)?;
     // The client roams to wherever it hears the gateway from.
@@ -153,12 +161,12 @@ fn n21_replies_leave_from_the_address_that_was_dialled(lab: &mut Lab, io: Io) ->
     }
     for (client, family) in world.clients.iter().zip(Family::BOTH) {
         for host in [3, GATEWAY_HOST, 4] {
-            check_dialled(&world, client, outer(host).of(family))?;
+            check_dialled(&world, client, outer(host).of(family), host == 3)?;
         }
     }
     // And one client from family to family.
-    check_dialled(&world, &world.clients[0], outer(4).v6.into())?;
-    check_dialled(&world, &world.clients[0], outer(3).v4.into())
+    check_dialled(&world, &world.clients[0], outer(4).v6.into(), false)?;
+    check_dialled(&world, &world.clients[0], outer(3).v4.into(), true)
 }
 
 fn n22_replies_leave_from_a_dialled_address_of_another_interface(lab: &mut Lab, io: Io) -> Result<()> {
@@ -171,13 +179,13 @@ fn n22_replies_leave_from_a_dialled_address_of_another_interface(lab: &mut Lab, 
     ] {
         gateway.add_address("lo", address.parse()?, prefix_len)?;
         client.namespace.ip(&format!("route add {address}/{prefix_len} via {via}"))?;
-        check_dialled(&world, client, address.parse()?)?;
+        check_dialled(&world, client, address.parse()?, false)?;
     }
     // The downlink's address is one of another interface too.
     let address = server_side(GATEWAY_HOST).v4;
     let client = &world.clients[0];
     client.namespace.ip(&format!("route add {address}/32 via {}", outer(GATEWAY_HOST).v4))?;
-    check_dialled(&world, client, address.into())
+    check_dialled(&world, client, address.into(), true)
 }
 
 fn n23_a_route_of_better_metric_takes_over_an_active_flow(lab: &mut Lab, io: Io) -> Result<()> {
@@ -200,7 +208,7 @@ fn n23_a_route_of_better_metric_takes_over_an_active_flow(lab: &mut Lab, io: Io)
     ping::wait_for_reply(&gateway.namespace, client.inner.v4.into(), SETTLE)?;
     ping::wait_for_reply(&world.site.server, client.inner.v4.into(), SETTLE)?;
     wait_until("the flow has moved", SETTLE, || {
-        ping::all_answered(&world.site.server, client.inner.v6.into(), 2)?;
+        ping::once(&world.site.server, client.inner.v6.into())?;
         Ok(seen()? == "192.0.2.3:51820")
     })
     .with_context(|| format!("{:?}", seen()))?;

@@ -169,7 +169,6 @@ fn n16_n18_marks_and_policy_routing_leave_the_tunnel_working(lab: &mut Lab, io: 
     let (gateway, client) = (&world.gateway, &world.clients[0]);
     let namespace = &gateway.namespace;
     // N16: packets bound to the tunnel, and packets that a mark makes the kernel route again.
-    let bound = format!("ping -n -I {} -c 3 -i 0.1 -W 2 {}", gateway.interface, client.inner.v4);
     for ruleset in [
         "",
         "add table inet mangle",
@@ -181,8 +180,9 @@ fn n16_n18_marks_and_policy_routing_leave_the_tunnel_working(lab: &mut Lab, io: 
         }
         ping::all_answered(namespace, client.inner.v4.into(), 2)?;
     }
-    let outcome = namespace.attempt(&bound, Duration::from_secs(15))?;
-    ensure!(outcome.stdout.contains(" 3 received"), "{bound}: {}", outcome.stdout);
+    let bound =
+        ping::run_with(namespace, client.inner.v4.into(), 3, 50, &format!("-I {}", gateway.interface))?;
+    ensure!(bound.lost() == 0, "{bound:?}");
     namespace.run("nft delete table inet mangle")?;
 
     // N18: all but what is marked as ours goes into the tunnel, as wg-quick has it.
@@ -234,9 +234,8 @@ fn n17_a_peer_behind_another_peer_is_reached_and_a_loop_is_survived(lab: &mut La
     ping::wait_for_reply(&gateway.namespace, to, SETTLE)?;
     ping::flood(&gateway.namespace, to, 50)?;
     // Larger than what fits twice: the outer packets are fragments.
-    let line = format!("ping -n -c 3 -i 0.1 -W 2 -s 1380 {to}");
-    let outcome = gateway.namespace.attempt(&line, Duration::from_secs(15))?;
-    ensure!(outcome.stdout.contains(" 3 received"), "{line}: {}", outcome.stdout);
+    let pings = ping::run(&gateway.namespace, to, 3, 50, 1380)?;
+    ensure!(pings.lost() == 0, "{pings:?}");
 
     gateway.wg().set(&format!("peer {key} endpoint {to}:5"))?;
     ensure!(!ping::once(&gateway.namespace, to)?, "a loop answers");

@@ -15,7 +15,7 @@ use gateway::dataplane::mailbox::{QueuedHandshake, WorkerEvent};
 use gateway::dataplane::network::{Address, Link, Network, Route, RouteKind, TABLE_LOCAL, TABLE_MAIN};
 use gateway::dataplane::publish::Publisher;
 use gateway::dataplane::tables::Shared;
-use gateway::io::{Backing, Datagram, Frame, FramePool, Umem};
+use gateway::io::{Backing, Datagram, Frame, FramePool, Umem, Unreachable};
 use wireguard::{
     Activity, AllowedIps, Endpoint, IndexPermutation, IndexSlot, LocalAddress, PeerId, Session,
     SessionParameters, Time,
@@ -105,6 +105,7 @@ pub struct Laboratory {
     network: Network,
     counters: [u64; Verdict::ALL.len()],
     counter: u64,
+    unreachable: Vec<Unreachable>,
 }
 
 impl Laboratory {
@@ -170,6 +171,7 @@ impl Laboratory {
             network,
             counters: [0; Verdict::ALL.len()],
             counter: 1 << 20,
+            unreachable: Vec::new(),
         }
     }
 
@@ -217,6 +219,11 @@ impl Laboratory {
         self.counters[verdict as usize]
     }
 
+    /// ICMP errors since the last call.
+    pub fn unreachable(&mut self) -> Vec<Unreachable> {
+        std::mem::take(&mut self.unreachable)
+    }
+
     /// What the engine told control.
     pub fn events(&mut self) -> Vec<WorkerEvent> {
         self.shared.mailbox.rearm();
@@ -231,6 +238,11 @@ impl Laboratory {
     pub fn forget_neighbours(&mut self) {
         self.network.neighbours.clear();
         self.publisher.set_network(self.network.clone());
+    }
+
+    /// Tells workers where a peer is, as control does.
+    pub fn set_endpoint(&mut self, peer: &Peer, remote: SocketAddr) {
+        self.publisher.set_endpoint(peer.id, Some(Endpoint { remote, local: Some(local(remote)) }));
     }
 
     pub fn forget_endpoints(&mut self) {
@@ -264,6 +276,7 @@ impl Laboratory {
             sent.push(Sent::Tunnel(self.pool.data(&frame).to_vec()));
             frames.push(frame);
         }
+        self.unreachable.append(&mut egress.unreachable);
         for frame in frames {
             self.pool.release(frame);
         }
