@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod table;
 mod test;
@@ -36,6 +37,8 @@ enum Task {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Search for inputs that make a fuzz target fail (`tests/fuzz`).
+    Fuzz(fuzz::Args),
     /// Check everything that CI checks.
     Test,
     /// What CI runs: `test`, and a test that was skipped fails it.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(bench) => {
             setup::run().and_then(|()| ebpf::build(false)).and_then(|()| bench::run(&bench))
         }
+        Task::Fuzz(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| fuzz::run(&args)),
         Task::Test => test::run_all(test::Skips::from_environment()),
         Task::Ci => test::run_all(test::Skips::Fail),
         Task::Tidy => tidy::run(),

@@ -56,8 +56,11 @@ pub fn read(path: &Path) -> Result<DeviceSettings, ConfigFileError> {
     parse(text).map_err(|(line, reason)| error(Some(line), reason))
 }
 
-/// The pure part of [`read`], but for host names: the line of an error from 1, and what is wrong with it.
-fn parse(text: &str) -> Result<DeviceSettings, (usize, String)> {
+/// The pure part of [`read`], but for host names.
+///
+/// # Errors
+/// The line of the error from 1, and what is wrong with it.
+pub fn parse(text: &str) -> Result<DeviceSettings, (usize, String)> {
     let change = DeviceChange { replace_peers: true, ..DeviceChange::default() };
     let mut parser =
         Parser { settings: DeviceSettings { change, ..DeviceSettings::default() }, section: Section::None };

@@ -5,6 +5,12 @@
 //! that most mutations of an interesting input are interesting too.
 
 mod input;
+#[path = "../../../gateway/tests/laboratory/mod.rs"]
+#[allow(unused, unreachable_pub, missing_docs, reason = "the engine's tests own it and use all of it")]
+mod laboratory;
+#[path = "../../../wireguard/tests/simulation/node.rs"]
+#[allow(unused, unreachable_pub, missing_docs, reason = "the device's tests own it and use all of it")]
+mod simulation;
 mod targets;
 
 pub use targets::TARGETS;

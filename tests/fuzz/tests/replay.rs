@@ -85,10 +85,14 @@ fn pseudo_random_inputs_hold() {
         let start = Instant::now();
         let mut count = 0;
         while count < INPUTS_MAX && start.elapsed() < share {
-            run(target, &new_input(&mut rng, &kept), &format!("input {count} of the seed {SEED:?}"));
+            run(
+                target,
+                &new_input(&mut rng, &kept),
+                &format!("input {count} of the seed {:?}", SEED.escape_ascii().to_string()),
+            );
             count += 1;
         }
-        println!("{}: {count} inputs of the seed {SEED:?}", target.name);
+        println!("{}: {count} inputs of the seed {:?}", target.name, SEED.escape_ascii().to_string());
     }
 }
 

@@ -20,7 +20,8 @@ pub enum Line<'a> {
     Complete(&'a [u8]),
     /// Not a whole line yet: read more.
     Partial,
-    /// No newline within the longest line there is: what follows cannot be made sense of.
+    /// No newline within the longest line there is: what follows cannot be made sense of. Whether it has arrived
+    /// already does not matter, or the outcome would depend on how the stream was cut.
     TooLong,
 }
 
@@ -33,13 +34,13 @@ impl Lines {
     pub fn next_line(&mut self) -> Line<'_> {
         let pending = &self.buffer[self.start..self.end];
         match pending.iter().position(|byte| *byte == b'\n') {
-            Some(len) => {
+            Some(len) if len <= LINE_LEN_MAX => {
                 let start = self.start;
                 self.start += len + 1;
                 Line::Complete(&self.buffer[start..start + len])
             }
-            None if pending.len() > LINE_LEN_MAX => Line::TooLong,
-            None => Line::Partial,
+            None if pending.len() <= LINE_LEN_MAX => Line::Partial,
+            _ => Line::TooLong,
         }
     }
 

@@ -4,6 +4,7 @@ mod conversation;
 mod floor;
 mod lines;
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,14 @@ pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
             }
         }
     }
+}
+
+/// Talks with one client that no other shares the gateway with, until it leaves.
+///
+/// # Errors
+/// The client is gone, takes too long over a request, or does not take its answers.
+pub async fn serve_one(stream: UnixStream, commands: mpsc::Sender<Command>) -> io::Result<()> {
+    converse(stream, &Floor::new(commands), &Waiting::default()).await
 }
 
 /// Since when a conversation has waited for its client; `None` while the client waits for us.

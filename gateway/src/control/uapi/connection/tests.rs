@@ -109,6 +109,16 @@ async fn an_endless_line_ends_the_conversation() {
 }
 
 #[tokio::test]
+async fn a_line_too_long_ends_the_conversation_however_it_arrives() {
+    let line = "f".repeat(super::super::request::LINE_LEN_MAX + 1);
+    let input = format!("set=1\n{line}\n\nset=1\n\n");
+    assert_eq!(talk(input.as_bytes()).await, (format!("errno=-{}\n\n", libc::EINVAL), 0));
+    // The same without what follows the line's last byte: it has not arrived yet.
+    let start = &input[.."set=1\n".len() + line.len()];
+    assert_eq!(talk(start.as_bytes()).await, (format!("errno=-{}\n\n", libc::EINVAL), 0));
+}
+
+#[tokio::test]
 async fn an_unknown_operation_ends_the_conversation() {
     for input in ["put=1\n", "\n", "get=2\n\n", "get=1 \n\n", "GET=1\n\n", "set=1\r\n\r\n"] {
         let (output, count) = talk(input.as_bytes()).await;
