@@ -2,6 +2,7 @@
 
 mod aead;
 mod allowed_ips;
+mod cookies;
 mod device;
 mod engine;
 mod frame;
@@ -9,6 +10,7 @@ mod handshake;
 mod index;
 mod netlink;
 mod replay_window;
+mod text;
 mod transport;
 mod uapi;
 
@@ -27,4 +29,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "aead", run: aead::run },
     Target { name: "netlink", run: netlink::run },
     Target { name: "index", run: index::run },
+    Target { name: "text", run: text::run },
+    Target { name: "cookies", run: cookies::run },
 ];
