@@ -18,6 +18,7 @@ on_both_rungs! {
     n02_n05_n07_floods_of_pings_are_answered_in_all_mixes_of_families,
     n03_n04_tcp_udp_and_parallel_streams_flow_in_both_families,
     n06_a_tunnel_mtu_beyond_the_frames_loses_only_what_does_not_fit,
+    n08_padding_stays_within_the_mtu_of_a_route,
     n08_padding_stays_within_the_tunnel_mtu,
 }
 
@@ -123,6 +124,27 @@ fn n06_a_tunnel_mtu_beyond_the_frames_loses_only_what_does_not_fit(lab: &mut Lab
         ensure!(dropped.dropped() >= 3, "{:?}", dropped.verdicts());
         ping::all_answered(&client.namespace, inner(GATEWAY_HOST).v6.into(), 5)?;
     }
+    Ok(())
+}
+
+/// A router on the way drops what the padding would have made too long.
+fn n08_padding_stays_within_the_mtu_of_a_route(lab: &mut Lab, io: Io) -> Result<()> {
+    let world = World::build(lab, Implementation::Wgx(io))?;
+    let (gateway, client) = (&world.gateway, &world.clients[0]);
+    gateway.namespace.ip(&format!("link set {} mtu 1300", gateway.interface))?;
+    let (to, interface) = (client.inner.v4, &gateway.interface);
+    for rule in [
+        "add table inet wire",
+        "add chain inet wire in { type filter hook input priority 0; }",
+        "add rule inet wire in meta length 1360 drop",
+    ] {
+        client.namespace.run(&format!("nft {rule}"))?;
+    }
+    let lost = |from| -> Result<u32> { Ok(ping::run_with(from, to.into(), 3, 50, "-s 1269")?.lost()) };
+    ensure!(lost(&gateway.namespace)? == 3, "1297 bytes are not padded to 1300: this test shows nothing");
+    gateway.namespace.ip(&format!("route add {to}/32 dev {interface} mtu 1299"))?;
+    wait_until("the route's MTU is known", Duration::from_secs(5), || Ok(lost(&gateway.namespace)? == 0))?;
+    ensure!(lost(&world.site.server)? == 0, "packets through the gateway are padded beyond the route's MTU");
     Ok(())
 }
 

@@ -74,3 +74,20 @@ pub const LABEL_COOKIE: &[u8; 8] = b"cookie--";
 
 /// Bytes of a Poly1305 tag.
 pub const TAG_LEN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written out, as protocol and kernel have them: no expression above may drift.
+    #[test]
+    fn limits_are_those_of_the_kernel() {
+        assert_eq!(REJECT_AFTER_MESSAGES, 18_446_744_073_709_543_486);
+        assert_eq!(REKEY_AFTER_MESSAGES, 1_152_921_504_606_846_976);
+        assert_eq!(REPLAY_WINDOW, 8128);
+        assert_eq!(HANDSHAKE_RETRANSMITS_MAX, 18);
+        assert_eq!(COOKIE_LIFETIME, Duration::from_secs(115));
+        assert_eq!((HANDSHAKE_QUEUE_MAX, UNDER_LOAD_QUEUED), (4096, 512));
+        assert_eq!(PEERS_MAX, 1_048_576);
+    }
+}

@@ -157,5 +157,6 @@ mod tests {
     fn public_key_prints_as_wg_prints_it() {
         let text = format!("{}", PublicKey::from_bytes([0; 32]));
         assert_eq!(text, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        assert_eq!(format!("{:?}", PublicKey::from_bytes([0; 32])), format!("PublicKey({text})"));
     }
 }

@@ -360,6 +360,7 @@ mod tests {
     #[test]
     fn session_ends_at_180_seconds_in_both_directions() {
         let (alice, bob) = (session(true), session(false));
+        assert_eq!(alice.created_at(), at(0));
         let mut sealed = alice.seal(INNER, 48, at(179)).expect("still young");
         assert_eq!(alice.seal(INNER, 48, at(180)), None);
         assert_eq!(bob.open(&mut sealed, at(180)), Err(DropReason::SessionExpired));

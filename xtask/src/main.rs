@@ -2,6 +2,7 @@
 
 mod bench;
 mod command;
+mod conformance;
 mod demo;
 mod ebpf;
 mod fuzz;

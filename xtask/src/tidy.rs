@@ -1,10 +1,10 @@
 //! `cargo xtask tidy`: what the compiler does not check about the shape of the sources.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::root;
+use crate::{command::root, conformance};
 
 /// Longest file that may still have one purpose; aim at 400.
 const MAX_LINES: usize = 500;
@@ -29,7 +29,12 @@ const VAGUE: &[&str] = &["util", "utils", "helper", "helpers", "manager", "commo
 /// Checks every Rust source and names everything that is wrong.
 pub fn run() -> Result<()> {
     let mut complaints = Vec::new();
-    visit(root(), &mut |path, text| complaints.extend(check(path, text)))?;
+    let mut functions = BTreeSet::new();
+    visit(root(), &mut |path, text| {
+        complaints.extend(check(path, text));
+        conformance::functions(text, &mut functions);
+    })?;
+    complaints.extend(conformance::unknown_tests(&functions)?);
     if complaints.is_empty() {
         return Ok(());
     }

@@ -68,6 +68,8 @@ pub struct Route {
     pub preferred_source: Option<IpAddr>,
     /// `RTA_PRIORITY`: of two routes to one prefix the lower metric wins.
     pub metric: u32,
+    /// `RTAX_MTU`: the largest packet to send on this route, in bytes of IP packet, where it is less than the link's.
+    pub mtu: Option<u32>,
     /// Routing table.
     pub table: u32,
     /// What the route does with a packet.

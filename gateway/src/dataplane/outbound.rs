@@ -133,7 +133,13 @@ impl Engine {
         mut frame: Frame,
     ) -> Option<Frame> {
         let inner_len = frame.len();
-        let padded = padded_len(inner_len, self.tables.load().tunnel_mtu);
+        let tables = self.tables.load();
+        // Padding must not make a packet larger than its route lets through (kernel `calculate_skb_padding`).
+        let route_mtu = parse::ip(pool.data(&frame))
+            .ok()
+            .and_then(|inner| tables.fib.tunnel_mtu_towards(inner.destination))
+            .map_or(tables.tunnel_mtu, |mtu| mtu.min(tables.tunnel_mtu));
+        let padded = padded_len(inner_len, route_mtu);
         let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(TRANSPORT_HEADER_LEN);
         if !fits {
             self.drop_frame(pool, frame, Verdict::DropTooBig);

@@ -113,10 +113,11 @@ impl Publisher {
     pub fn set_current_session(&mut self, id: PeerId, session: Option<&Session>) {
         let Some(peer) = self.peers.get(&id) else { return };
         let added = session.and_then(|session| self.shared.sessions.lookup(session.local_index()));
-        let held = peer.entry.current.load();
-        if let (Some(held), Some(added)) = (held.as_ref(), &added)
-            && Arc::ptr_eq(&held.session, &added.session)
-        {
+        let is_held = |added: &Arc<DataSession>| {
+            let held = peer.entry.current.load();
+            held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.session, &added.session))
+        };
+        if added.as_ref().is_some_and(is_held) {
             // The worker that saw the confirmation was faster.
             return;
         }

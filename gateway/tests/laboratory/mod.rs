@@ -322,6 +322,7 @@ pub fn network() -> Network {
         metric: 0,
         table: TABLE_MAIN,
         kind: RouteKind::Unicast,
+        mtu: None,
         multipath: false,
     };
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };

@@ -59,11 +59,11 @@ fn overload(bed: &Bed, probe: &mut Client) -> Result<(Vec<u8>, Datagram)> {
         // The queue may still be so full that the probe is lost; the state outlasts it.
         for _ in 0..4 {
             let message = probe.initiate()?.message;
-            if let Some(datagram) = probe.wire.receive(Duration::from_millis(200))? {
-                if kind(&datagram.bytes) == COOKIE_REPLY {
+            while let Some(datagram) = probe.wire.receive(Duration::from_millis(500))? {
+                // Replies to earlier probes come first.
+                if kind(&datagram.bytes) == COOKIE_REPLY && datagram.bytes[4..8] == message[4..8] {
                     return Ok((message, datagram));
                 }
-                break;
             }
         }
     }

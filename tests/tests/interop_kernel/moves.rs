@@ -157,7 +157,9 @@ fn keepalives_are_sent_and_counted(lab: &Lab, pair: &mut Pair) -> Result<()> {
     pair.set_on_wgx("persistent-keepalive 0")?;
     let middle = pair.agreed_transfer()?;
     ensure!((middle.rx - start.rx).is_multiple_of(KEEPALIVE_LEN), "{start:?}, then {middle:?}");
-    ensure!(middle.tx == start.tx, "the kernel answered a keepalive: {start:?}, then {middle:?}");
+    // The reply to the ping was data: on a slow machine the kernel acknowledges it meanwhile, after ten seconds.
+    let passive = middle.tx - start.tx;
+    ensure!(passive <= KEEPALIVE_LEN, "the kernel answered keepalives: {start:?}, then {middle:?}");
 
     pair.set_on_kernel("persistent-keepalive 1")?;
     wait_until("three keepalives of the kernel", SOON, || {

@@ -234,6 +234,8 @@ impl Device {
             return;
         };
         pending.initiation = Some(Arc::new(initiation));
+        // It was asked for a moment ago, and is sent now: that is what the next one keeps its distance from.
+        peer.handshake_sent_at = Some(now.monotonic);
         peer.cookies.add_macs(&peer.receiver_keys, message.as_mut_bytes(), now.monotonic);
         self.counters.initiations_sent += 1;
         self.transmit(id, message.as_bytes().to_vec(), HANDSHAKE_TOS, false, now);

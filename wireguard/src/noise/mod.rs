@@ -5,6 +5,8 @@ pub(crate) mod kdf;
 pub(crate) mod responder;
 mod timestamp;
 #[cfg(test)]
+mod transcript;
+#[cfg(test)]
 mod vectors;
 
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};

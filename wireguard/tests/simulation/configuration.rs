@@ -168,3 +168,36 @@ fn same_seed_and_inputs_give_the_same_wire() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn endpoint_that_is_configured_anew_is_where_packets_go() {
+    let mut network = Network::connected_pair();
+    let elsewhere = "198.51.100.77:7".parse().expect("an address");
+    let bob = network.nodes[BOB].public_key();
+    let time = network.time;
+    network.nodes[ALICE].apply(PeerChange { endpoint: Some(elsewhere), ..PeerChange::new(bob) }, time);
+    network.send(ALICE, BOB, 1);
+    assert_eq!(network.seen.last().map(|seen| seen.to), Some(elsewhere));
+    // The same again changes nothing, so the sticky local address stays.
+    let peer = network.nodes[ALICE].peer(&bob);
+    let before = network.nodes[ALICE].endpoints[&peer];
+    network.nodes[ALICE].apply(PeerChange { endpoint: Some(elsewhere), ..PeerChange::new(bob) }, time);
+    assert_eq!(network.nodes[ALICE].endpoints[&peer], before);
+}
+
+#[test]
+fn keepalive_that_is_switched_on_while_down_waits_for_the_interface() {
+    let mut network = Network::pair();
+    let time = network.time;
+    network.nodes[ALICE].device.set_up(false, now(time));
+    let bob = network.nodes[BOB].public_key();
+    let change = PeerChange { persistent_keepalive: Some(5), ..PeerChange::new(bob) };
+    network.nodes[ALICE].apply(change, time);
+    network.run_for(secs(20));
+    assert!(network.seen.is_empty(), "down is silent");
+    let time = network.time;
+    network.nodes[ALICE].device.set_up(true, now(time));
+    network.nodes[ALICE].drain(time);
+    network.run_for(secs(1));
+    assert!(!network.keepalives(ALICE).is_empty(), "and then it starts at once");
+}

@@ -7,6 +7,7 @@ mod handshake;
 mod network;
 mod node;
 mod roaming;
+mod rotation;
 mod timers;
 mod under_load;
 mod work;

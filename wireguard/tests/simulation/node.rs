@@ -8,9 +8,9 @@ use std::{
 };
 
 use wireguard::{
-    Admitted, AllowedIpAction, Device, DeviceChange, DropReason, Endpoint, InnerHeader, LocalAddress,
-    MessageType, Now, Output, PeerChange, PeerId, PrivateKey, PublicKey, Session, SessionEvent, Time,
-    UnixTime, message, padded_len,
+    Admitted, AllowedIpAction, CurveWork, Device, DeviceChange, DropReason, Endpoint, InnerHeader,
+    LocalAddress, MessageType, Now, Output, PeerChange, PeerId, PrivateKey, PublicKey, Session, SessionEvent,
+    Time, UnixTime, message, padded_len,
 };
 
 const MTU: usize = 1420;
@@ -54,6 +54,8 @@ pub struct Node {
     pub drops: Vec<DropReason>,
     /// Handshake messages that wait besides the one received: 512 are load.
     pub queued: usize,
+    /// Curve work that is not done yet, if it is to wait at all.
+    pub held_work: Option<Vec<CurveWork>>,
 }
 
 pub fn private_key(number: u8) -> PrivateKey {
@@ -94,6 +96,7 @@ impl Node {
             delivered: Vec::new(),
             drops: Vec::new(),
             queued: 0,
+            held_work: None,
         }
     }
 
@@ -170,7 +173,17 @@ impl Node {
             Admitted::Message(incoming) => self.device.receive(incoming, now(time))?,
             Admitted::Reply(datagram) => self.outbox.push(Sent { to: source.remote, datagram, tos: 0 }),
         }
-        self.device.perform_work(now(time))
+        self.perform_work(time)
+    }
+
+    fn perform_work(&mut self, time: Time) -> Result<(), DropReason> {
+        match &mut self.held_work {
+            None => self.device.perform_work(now(time)),
+            Some(held) => {
+                held.extend(std::iter::from_fn(|| self.device.poll_work()));
+                Ok(())
+            }
+        }
     }
 
     fn receive_transport(&mut self, datagram: &[u8], source: Endpoint, time: Time) -> Result<(), DropReason> {
@@ -214,7 +227,7 @@ impl Node {
     /// Does what the device asks for, in order, and checks that the order makes sense.
     pub fn drain(&mut self, time: Time) {
         // What it comes to is seen on the wire.
-        let _ = self.device.perform_work(now(time));
+        let _ = self.perform_work(time);
         while let Some(output) = self.device.poll_output() {
             match output {
                 Output::Transmit { peer, to, datagram, tos } => {

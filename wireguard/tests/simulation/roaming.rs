@@ -123,3 +123,15 @@ fn event_of_a_removed_session_is_ignored() {
     }
     assert!(device.poll_output().is_none());
 }
+
+#[test]
+fn local_address_is_forgotten_when_port_or_mark_change() {
+    let mut network = Network::connected_pair();
+    let bob = network.nodes[ALICE].peer(&network.nodes[BOB].public_key());
+    let before = network.nodes[ALICE].endpoints[&bob];
+    assert!(before.local.is_some());
+    let time = network.time;
+    network.nodes[ALICE].device.forget_local_addresses();
+    network.nodes[ALICE].drain(time);
+    assert_eq!(network.nodes[ALICE].endpoints[&bob], Endpoint { local: None, ..before });
+}

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
@@ -81,6 +81,7 @@ pub fn route(message: &RouteMessage) -> Option<Route> {
         gateway: None,
         preferred_source: None,
         metric: 0,
+        mtu: None,
         table: u32::from(header.table),
         kind: kind(header.kind),
         multipath: false,
@@ -94,6 +95,7 @@ pub fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Via(RouteVia::Inet6(address)) => route.gateway = Some((*address).into()),
             RouteAttribute::PrefSource(address) => route.preferred_source = ip(address),
             RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::Metrics(metrics) => route.mtu = metrics.iter().find_map(mtu),
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::MultiPath(_) => route.multipath = true,
             // Another header is pushed, or the next hop is of another family: only the kernel can do that.
@@ -109,6 +111,13 @@ pub fn route(message: &RouteMessage) -> Option<Route> {
     }
     route.destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
     Some(route)
+}
+
+fn mtu(metric: &RouteMetric) -> Option<u32> {
+    match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    }
 }
 
 fn kind(kind: RouteType) -> RouteKind {

@@ -49,6 +49,10 @@ pub struct Neighbour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaf {
     Resolved(NextHop),
+    /// Into the tunnel, in packets of at most this many bytes where the route says so.
+    Tunnel {
+        mtu: Option<u32>,
+    },
     /// On-link and the destination has no entry of its own: its neighbour is not resolved.
     OnLink {
         interface_index: u32,
@@ -66,6 +70,8 @@ enum Leaf {
 pub struct Fib {
     v4: PrefixMap<Ipv4Net, Leaf>,
     v6: PrefixMap<Ipv6Net, Leaf>,
+    /// Some route into the tunnel has an MTU of its own: else none need be looked up.
+    has_tunnel_mtu: bool,
 }
 
 impl Fib {
@@ -78,6 +84,7 @@ impl Fib {
         }
         for route in best_routes(&network.routes) {
             let leaf = leaf_of(route, network, fast_links, tunnel_index);
+            fib.has_tunnel_mtu |= matches!(leaf, Leaf::Tunnel { mtu: Some(_) });
             fib.insert(route.destination, leaf);
         }
         fib.insert_resolved_neighbours(network);
@@ -88,7 +95,16 @@ impl Fib {
     pub fn lookup(&self, destination: IpAddr) -> NextHop {
         match self.leaf(destination) {
             Some(Leaf::Resolved(next_hop)) => *next_hop,
+            Some(Leaf::Tunnel { .. }) => NextHop::Tunnel,
             _ => NextHop::Kernel,
+        }
+    }
+
+    /// The MTU that the route to `destination` into the tunnel has of its own, in bytes of inner packet.
+    pub fn tunnel_mtu_towards(&self, destination: IpAddr) -> Option<usize> {
+        match self.has_tunnel_mtu.then(|| self.leaf(destination))?? {
+            Leaf::Tunnel { mtu } => mtu.map(|mtu| mtu as usize),
+            _ => None,
         }
     }
 
@@ -119,7 +135,7 @@ impl Fib {
             Leaf::Resolved(NextHop::Link(hop)) => Some(hop.interface_index),
             Leaf::OnLink { interface_index } | Leaf::Elsewhere { interface_index } => Some(*interface_index),
             Leaf::Unresolved(neighbour) => Some(neighbour.interface_index),
-            Leaf::Resolved(_) => None,
+            Leaf::Resolved(_) | Leaf::Tunnel { .. } => None,
         }
     }
 
@@ -212,15 +228,19 @@ fn leaf_of(route: &Route, network: &Network, fast_links: &BTreeSet<u32>, tunnel_
         return kernel;
     }
     if interface_index == tunnel_index {
-        return Leaf::Resolved(NextHop::Tunnel);
+        return Leaf::Tunnel { mtu: route.mtu };
     }
     if !fast_links.contains(&interface_index) {
         return Leaf::Elsewhere { interface_index };
     }
     let Some(gateway) = route.gateway else { return Leaf::OnLink { interface_index } };
     match network.neighbours.get(&(interface_index, gateway)) {
-        Some(mac) => link_hop(network, interface_index, *mac, route.preferred_source, gateway)
-            .map_or(kernel, |hop| Leaf::Resolved(NextHop::Link(hop))),
+        Some(mac) => {
+            link_hop(network, interface_index, *mac, route.preferred_source, gateway).map_or(kernel, |hop| {
+                let mtu = route.mtu.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+                Leaf::Resolved(NextHop::Link(LinkHop { mtu, ..hop }))
+            })
+        }
         None => Leaf::Unresolved(Neighbour { interface_index, address: gateway }),
     }
 }

@@ -23,6 +23,7 @@ fn route(destination: &str, interface_index: u32, gateway: Option<&str>) -> Rout
         metric: 0,
         table: TABLE_MAIN,
         kind: RouteKind::Unicast,
+        mtu: None,
         multipath: false,
     }
 }
@@ -110,6 +111,18 @@ fn own_addresses_slow_links_and_missing_routes_are_the_kernel_s() {
 #[test]
 fn the_tunnel_s_routes_lead_into_the_tunnel() {
     assert_eq!(build(&network()).lookup(ip("10.8.0.77")), NextHop::Tunnel);
+}
+
+#[test]
+fn the_longest_route_into_the_tunnel_tells_its_mtu() {
+    let mut network = network();
+    assert_eq!(build(&network).tunnel_mtu_towards(ip("10.8.0.77")), None);
+    let [wide, narrow] = ["10.8.0.0/25", "10.8.0.64/28"].map(|prefix| route(prefix, TUNNEL, None));
+    network.routes.extend([Route { mtu: Some(1299), ..wide }, narrow]);
+    let fib = build(&network);
+    let mtu = |destination| fib.tunnel_mtu_towards(ip(destination));
+    assert_eq!(["10.8.0.5", "10.8.0.65", "10.8.0.200", "10.9.0.9"].map(mtu), [Some(1299), None, None, None]);
+    assert_eq!(fib.lookup(ip("10.8.0.5")), NextHop::Tunnel);
 }
 
 #[test]
