@@ -21,6 +21,8 @@ use crate::input::Input;
 const KINDS: [u16; 5] = [16, 20, 24, 28, 32];
 const TUNNEL: u32 = 3;
 const FAST_LINKS: [u32; 2] = [1, 2];
+/// Hosts of the two subnets that all messages are about.
+const ADDRESS_COUNT: u8 = 4;
 
 /// A network made of messages; then it is asked the way to some destinations.
 pub fn run(data: &[u8]) {
@@ -38,7 +40,7 @@ pub fn run(data: &[u8]) {
     assert!(network.plain_rules || !rules.is_empty());
     let fast_links = BTreeSet::from(FAST_LINKS);
     let fib = Fib::build(&network, &fast_links, TUNNEL);
-    for last in 0..=255 {
+    for last in 0..=ADDRESS_COUNT {
         for destination in [IpAddr::from([10, 0, 0, last]), v6(last)] {
             let hop = match fib.lookup(destination) {
                 NextHop::Kernel => None,
@@ -112,12 +114,19 @@ fn next_hop(network: &Network, destination: IpAddr) -> Option<(u32, Option<Mac>)
 
 /// A netlink message whose lengths fit, then damaged.
 fn message(input: &mut Input) -> Vec<u8> {
-    let kind = KINDS[input.below(KINDS.len())];
+    // A rule may leave everything to the kernel: seldom.
+    let kind = if input.below(16) == 15 { 32 } else { KINDS[input.below(4)] };
     let is_v6 = input.value();
     let mut body = header(input, kind, if is_v6 { 10 } else { 2 });
-    for _ in 0..input.below(6) {
-        let attribute = attribute(input, kind, is_v6);
-        body.extend(attribute);
+    // What the kernel always says of such a thing, mostly; then anything.
+    for place in 0..usual_count(kind) {
+        if input.below(8) < 7 {
+            body.extend(attribute(input, kind, place, is_v6));
+        }
+    }
+    for _ in 0..input.below(3) {
+        let place = input.below(8);
+        body.extend(attribute(input, kind, place, is_v6));
     }
     let mut bytes = (16 + body.len() as u32).to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
@@ -132,51 +141,65 @@ fn message(input: &mut Input) -> Vec<u8> {
 /// The fixed part, most of it as the kernel would send it, some of it of any value.
 fn header(input: &mut Input, kind: u16, family: u8) -> Vec<u8> {
     let index = (1 + input.below(4) as u32).to_ne_bytes();
-    let prefix_len = if input.value() { 24 + input.below(9) as u8 } else { input.value::<u8>() % 130 };
+    let full_len = if family == 10 { 128 } else { 32 };
+    let prefix_len = match input.below(8) {
+        0 => input.value(),
+        _ => full_len - input.below(4) as u8,
+    };
     // 0 unless something else is to be tried.
     let mut odd = || if input.below(8) == 7 { input.value() } else { 0u8 };
     match kind {
-        16 => [[odd(), 0, 1, 0], index, [!odd(), odd(), 0, 0], [0; 4]].concat(),
+        16 => [[odd(), 0, 1, 0], index, [1 ^ odd(), odd(), 0, 0], [0; 4]].concat(),
         20 => [[family, prefix_len, odd(), 0], index].concat(),
         24 | 32 => {
             let (tos, source_len) = (odd(), odd());
             let flags = [odd(), odd(), 0, 0];
             let table = 254 + odd() % 2;
-            [[family, prefix_len, source_len, tos], [table, 2, 0, 1 + odd() % 12], flags].concat()
+            let route_type = 1 + odd() % 12;
+            [[family, prefix_len, source_len, tos], [table, 2, 0, route_type], flags].concat()
         }
         _ => {
-            let state = [2, 4, 8, 16, 64, 128, 1, 32][input.below(8)];
+            let states = [2, 4, 8, 16, 64, 128, 1, 32];
+            let state = states[input.below(8)];
             let flags = if input.below(8) == 7 { input.value() } else { 0 };
             [[family, 0, 0, 0], index, [state, 0, flags, 1]].concat()
         }
     }
 }
 
-fn attribute(input: &mut Input, kind: u16, is_v6: bool) -> Vec<u8> {
-    let last = input.value();
+/// The first places that [`attribute`] knows are what each message of a kind has.
+fn usual_count(kind: u16) -> usize {
+    match kind {
+        16 | 24 => 3,
+        _ => 2,
+    }
+}
+
+fn attribute(input: &mut Input, kind: u16, place: usize, is_v6: bool) -> Vec<u8> {
+    // Few addresses, so that what is told of one meets what is told of another.
+    let number: u8 = input.value();
+    let last = number % ADDRESS_COUNT;
     let address = || if is_v6 { v6_octets(last) } else { vec![10, 0, 0, last] };
-    let mac = || vec![2, 0, 0, 0, 0, last];
     let word = |word: u32| word.to_ne_bytes().to_vec();
     // Numbers are those of `linux/if_link.h`, `if_addr.h`, `rtnetlink.h`, `neighbour.h` and `fib_rules.h`.
-    let (number, payload) = match (kind, input.below(6)) {
-        (16, 0 | 1) => (1, mac()),
-        (16, 2) => (4, word(1500)),
-        (16, 3) => (3, b"eth0\0".to_vec()),
-        (20, 0..=2) => (1 + u16::from(last & 1), address()),
-        (20, 3) => (8, word(input.value())),
-        (24, 0 | 1) | (28, 0..=2) => (1, address()),
-        (24, 2) => (4, word(1 + u32::from(last % 4))),
-        (24, 3) => (5, address()),
-        (24, 4) => [(6, word(last.into())), (15, word(254 + u32::from(last % 2))), (7, address())]
-            [input.below(3)]
-        .clone(),
-        (28, 3 | 4) => (2, mac()),
-        (32, 0) => (6, word([0, 32766, 32767, 5][usize::from(last % 4)])),
-        (32, 1) => (15, word([254, 255, 253, 5][usize::from(last % 4)])),
-        _ => (u16::from(last) % 64, input.bytes(40).to_vec()),
+    let (attribute, payload) = match (kind, place) {
+        (16, 0) | (28, 1) => (if kind == 16 { 1 } else { 2 }, vec![2, 0, 0, 0, 0, number]),
+        (16, 1) => (4, word(1500)),
+        (16, 2) => (3, b"eth0\0".to_vec()),
+        (20, 0 | 1) => (1 + place as u16, address()),
+        (20, 2) => (8, word(input.value())),
+        (24 | 28, 0) => (1, address()),
+        (24, 1) => (4, word(1 + u32::from(number % 4))),
+        (24, 2) => (6, word(u32::from(number % 4))),
+        (24, 3 | 4) => (5, address()),
+        (24, 5) => (15, word(254 + u32::from(number % 2))),
+        (24, 6) => (7, address()),
+        (32, 0) => (6, word([0, 32766, 32767, 5][usize::from(number % 4)])),
+        (32, 1) => (15, word([254, 255, 253, 5][usize::from(number % 4)])),
+        _ => (u16::from(number) % 64, input.bytes(40).to_vec()),
     };
     let mut bytes = (4 + payload.len() as u16).to_ne_bytes().to_vec();
-    bytes.extend(u16::to_ne_bytes(number));
+    bytes.extend(u16::to_ne_bytes(attribute));
     bytes.extend(payload);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
