@@ -107,11 +107,15 @@ fn search(program: &Path, home: &Path, build_dir: &Path, target: &str, args: &Ar
             .arg(format!("-max_total_time={}", args.seconds))
             .args([&found, &kept]),
     );
+    if outcome.is_ok() && args.keep {
+        // By edges, not by how often each is taken: an eighth of the inputs reach as far.
+        run_command(
+            fuzzer()
+                .args(["-set_cover_merge=1", "-use_counters=0", "-max_len=1024", "-verbosity=0"])
+                .args([&kept, &found]),
+        )?;
+    }
     // Empty unless something was found; git would not keep it.
     let _ = fs::remove_dir(&crashes);
-    outcome?;
-    if args.keep {
-        run_command(fuzzer().args(["-merge=1", "-max_len=1024", "-verbosity=0"]).args([&kept, &found]))?;
-    }
-    Ok(())
+    outcome
 }
