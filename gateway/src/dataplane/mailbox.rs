@@ -146,7 +146,7 @@ impl Mailbox {
     }
 
     /// Takes the oldest event: notes before staged packets before handshakes, since what authenticated peers need
-    /// comes before what strangers send. Of every [`SHARES`] turns one is each of the others', so that no flood of
+    /// comes before what strangers send. Of every `SHARES` turns one is each of the others', so that no flood of
     /// one kind keeps all else waiting.
     pub fn pop(&self) -> Option<WorkerEvent> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
