@@ -1,0 +1,91 @@
+//! A trial of load, and what came of it: plain data that crosses from the orchestrator to the load generator and back
+//! as lines of JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::media::{Latency, Percentile};
+
+/// Which way packets cross the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Sealed datagrams in, plaintext out to the server.
+    Decrypt,
+    /// Plaintext from the server in, sealed datagrams out.
+    Encrypt,
+    /// Sealed datagrams of one client in, sealed for another client out.
+    Hairpin,
+    /// [`Direction::Decrypt`] and [`Direction::Encrypt`] at once, half of the rate each.
+    Bidirectional,
+}
+
+/// Lengths of the inner IP packets of a trial, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sizes {
+    /// All of one length.
+    Fixed(u16),
+    /// Seven of 64, four of 570 and one of 1420 bytes in turn: the simple Internet mix, cut to the tunnel's MTU.
+    Imix,
+    /// A call: Opus of 172 and video of 1228 bytes, as their rates of packets are to each other.
+    Media,
+}
+
+/// A trial: so many packets at so steady a rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Which way.
+    pub direction: Direction,
+    /// How long the packets are.
+    pub sizes: Sizes,
+    /// Packets belong to that many clients in turn, each with a session of its own.
+    pub clients: u32,
+    /// Packets per second, by an open loop; `None` sends as fast as the generator can.
+    pub rate_pps: Option<u64>,
+    /// Seconds of sending.
+    pub seconds: f64,
+}
+
+/// What became of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The trial.
+    pub trial: Trial,
+    /// Packets whose time came.
+    pub intended: u64,
+    /// Packets the generator's transmit ring took.
+    pub sent: u64,
+    /// Packets that arrived, each counted once.
+    pub received: u64,
+    /// Sent and not arrived.
+    pub lost: u64,
+    /// Arrived after a later one of the same client.
+    pub reordered: u64,
+    /// Arrived again.
+    pub duplicates: u64,
+    /// From the first packet's intended time to the last arrival, in seconds.
+    pub elapsed_seconds: f64,
+    /// Arrivals per second of sending: what a gateway in overload still delivers.
+    pub received_pps: f64,
+    /// How much later than intended packets were sent, in microseconds, 99th percentile: the generator's own share of
+    /// the latency. Large values make a trial void.
+    pub send_delay_p99_us: f64,
+    /// One-way latency from the intended send time; `None` when nothing arrived.
+    pub latency: Option<Latency>,
+    /// RFC 3550 jitter in microseconds, averaged over the clients.
+    pub jitter_us: f64,
+    /// Packet delay variation, p99.9 - min (RFC 8219, 7.3.1), in microseconds.
+    pub pdv_p99_9_us: f64,
+    /// The latency's distribution, finer towards the tail, for plots.
+    pub percentiles: Vec<Percentile>,
+}
+
+impl Outcome {
+    /// Lost packets as a share of those intended, 0 to 1: what the generator could not send counts as lost.
+    pub fn loss_ratio(&self) -> f64 {
+        if self.intended == 0 {
+            return 0.0;
+        }
+        (self.intended - self.received.min(self.intended)) as f64 / self.intended as f64
+    }
+}
