@@ -10,6 +10,7 @@ use xsk_rs::FrameDesc;
 pub use super::bind::CopyMode;
 use super::bind::{BindError, Rings, bind};
 use super::monitor::{LinkCounters, LinkMonitor};
+use super::options::set_transmit_budget;
 use super::ring_len;
 use super::tx_ring::{Descriptor, TxRing};
 use super::umem::Umem;
@@ -21,6 +22,9 @@ const BURST: usize = 64;
 /// Send buffer of the socket. In copy mode a packet counts against it until its receiver frees it, with what the
 /// kernel adds to each; the default holds about 90.
 const SEND_BUFFER_LEN: usize = ring_len::TX as usize * 4096;
+
+/// Packets one call sends in copy mode, where the kernel lets us say: every burst of a worker's turn.
+const TRANSMIT_BUDGET: u32 = 512;
 
 /// The socket of one (interface, queue).
 ///
@@ -69,6 +73,8 @@ impl AfXdpLink {
             // Without CAP_NET_ADMIN as much as net.core.wmem_max allows.
             let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
         }
+        // Before Linux 6.17 it stays at 32: `wake_tx` calls as often as it takes.
+        let _ = set_transmit_budget(fd, TRANSMIT_BUDGET);
         let tx_ring = TxRing::map(fd, ring_len::TX)
             .map_err(refused("mapping the transmit ring, which takes Linux 6.4"))?;
         let monitor = LinkMonitor::new(interface, queue, fd, Arc::clone(&counters))
@@ -150,8 +156,8 @@ impl AfXdpLink {
     /// Makes the kernel send what the transmit ring holds.
     fn wake_tx(&mut self) {
         let mut queued = self.tx_ring.queued();
-        // In copy mode a call sends 32 descriptors at most (`TX_BATCH_SIZE`, net/xdp/xsk.c). A call that takes none
-        // ends the loop, so there are never more calls than packets.
+        // In copy mode a call sends so many descriptors at most (`max_tx_budget`, net/xdp/xsk.c; 32 unless told
+        // otherwise). A call that takes none ends the loop, so there are never more calls than packets.
         while queued > 0 && self.tx_ring.needs_wakeup() {
             match rustix::net::send(self.monitor.socket(), &[], SendFlags::DONTWAIT) {
                 // AGAIN: more to send, or the driver's queue or the send buffer is full. BUSY: the driver dropped one.

@@ -62,6 +62,17 @@ pub(super) fn statistics(fd: BorrowedFd<'_>) -> io::Result<KernelStatistics> {
     })
 }
 
+/// `XDP_MAX_TX_SKB_BUDGET` of `linux/if_xdp.h`, since Linux 6.17.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// Lets one `sendto(2)` in copy mode send up to `packets` (from 32 to the length of the transmit ring) instead of 32.
+///
+/// # Errors
+/// The kernel does not know the option or the number is out of range: 32 it stays.
+pub(super) fn set_transmit_budget(fd: BorrowedFd<'_>, packets: u32) -> io::Result<()> {
+    set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, packets)
+}
+
 /// Types of which any bytes make a value.
 ///
 /// # Safety
@@ -83,4 +94,17 @@ fn option<T: Integers>(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T> {
         libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut len)
     };
     if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_uint,
+) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` is readable memory of `len` bytes for the time of the call.
+    let status =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -13,6 +13,9 @@ use super::super::frame::Frame;
 use super::mapping::Mapping;
 use super::ring_len;
 
+/// The size of huge page asked for: the default of x86-64 and of most arm64 kernels.
+const HUGE_PAGE_LEN: usize = 2 << 20;
+
 /// What the memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
@@ -189,8 +192,17 @@ fn registered(frame_len: u32, frame_count: NonZeroU32) -> Result<(Memory, NonNul
         .comp_queue_size(queue(ring_len::COMPLETION)?)
         .build()
         .map_err(|error| refused(error.to_string()))?;
-    let (umem, descriptors) =
-        xsk_rs::Umem::new(config, frame_count, false).map_err(|error| refused(super::with_source(&error)))?;
+    // Huge pages spare TLB misses where an operator set some aside; nobody has to.
+    let is_whole_huge_pages = (frame_len as usize * frame_count.get() as usize).is_multiple_of(HUGE_PAGE_LEN);
+    let on_huge_pages =
+        is_whole_huge_pages.then(|| xsk_rs::Umem::new(config, frame_count, true).ok()).flatten();
+    let is_huge = on_huge_pages.is_some();
+    let (umem, descriptors) = match on_huge_pages {
+        Some(opened) => opened,
+        None => xsk_rs::Umem::new(config, frame_count, false)
+            .map_err(|error| refused(super::with_source(&error)))?,
+    };
+    tracing::debug!(frame_count, frame_len, huge_pages = is_huge, "registered packet memory");
     let first = descriptors[0];
     // SAFETY: the descriptor is of this region, and no socket exists yet, so nothing else reaches its bytes.
     let data = unsafe { umem.data(&first) };
