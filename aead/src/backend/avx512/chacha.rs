@@ -152,10 +152,8 @@ fn step<
     for state in states.iter_mut() {
         for column in 0..4 {
             let turned = at::<DIAGONAL>(TURNED, column);
-            state[turned] = _mm512_rol_epi32::<BITS>(_mm512_xor_si512(
-                state[turned],
-                state[at::<DIAGONAL>(SUM, column)],
-            ));
+            state[turned] =
+                _mm512_rol_epi32::<BITS>(_mm512_xor_si512(state[turned], state[at::<DIAGONAL>(SUM, column)]));
         }
     }
 }

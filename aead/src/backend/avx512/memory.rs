@@ -2,7 +2,10 @@
 //!
 //! Every function here is safe to call with any arguments. Whole vectors go through one range check for all lanes at
 //! once; whatever may reach beyond a packet goes through masked instructions, which touch no byte that is masked out.
-#![allow(unsafe_code, reason = "vector loads and stores take raw pointers; docs/src/unsafe.md lists this file")]
+#![allow(
+    unsafe_code,
+    reason = "vector loads and stores take raw pointers; docs/src/unsafe.md lists this file"
+)]
 
 use std::{
     arch::{is_x86_feature_detected, x86_64::*},
@@ -243,7 +246,8 @@ impl EndAligned<'_> {
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
             let lane = first_lane + index;
-            let at = self.text[lane].wrapping_add(chunk * ROW_LEN).wrapping_sub(self.lead[lane] * MAC_BLOCK_LEN);
+            let at =
+                self.text[lane].wrapping_add(chunk * ROW_LEN).wrapping_sub(self.lead[lane] * MAC_BLOCK_LEN);
             // SAFETY: chunks in `whole`, as asserted, lie inside the text in every lane.
             *row = unsafe { _mm512_loadu_si512(at.cast()) };
         }

@@ -28,13 +28,7 @@ impl<'l> Scattered<'l> {
     pub(super) fn new(lanes: &'l Lanes<'_>, first_row: usize) -> Self {
         let text_lens = lanes.len();
         let rows = |len: &usize| len.div_ceil(ROW_LEN).saturating_sub(first_row);
-        Self {
-            text_lens,
-            first_row,
-            lane: 0,
-            row: first_row,
-            remaining: text_lens.iter().map(rows).sum(),
-        }
+        Self { text_lens, first_row, lane: 0, row: first_row, remaining: text_lens.iter().map(rows).sum() }
     }
 
     /// How many rows are left.

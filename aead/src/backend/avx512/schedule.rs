@@ -41,7 +41,11 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
                 seal_group(&mut secrets, &mut group);
                 sealed_count += group.len();
             } else {
-                sealed_count += group.packets_mut().map(|packet| seal_one(packet, aws_lc::seal)).filter(|sealed| *sealed).count();
+                sealed_count += group
+                    .packets_mut()
+                    .map(|packet| seal_one(packet, aws_lc::seal))
+                    .filter(|sealed| *sealed)
+                    .count();
             }
         }
     }
