@@ -65,6 +65,17 @@ pub enum BackendError {
         /// The name that was asked for.
         name: String,
     },
+    /// The backend exists but not for this processor.
+    #[error(
+        "AEAD backend {name:?} needs a processor that this machine does not have ({needed}): use one of {}",
+        Aead::names().collect::<Vec<_>>().join(", ")
+    )]
+    Unsupported {
+        /// The name that was asked for.
+        name: String,
+        /// What the processor would have to be.
+        needed: &'static str,
+    },
     /// The backend exists but gives wrong answers on this machine.
     #[error(transparent)]
     SelfTest(#[from] SelfTestError),
@@ -78,7 +89,7 @@ impl Aead {
     /// and going on would put packets on the wire that are not encrypted as they should be.
     pub fn detect() -> Self {
         let mut failures = Vec::new();
-        for backend in Backend::ALL {
+        for backend in Backend::available() {
             let aead = Self { backend };
             match aead.self_test() {
                 Ok(()) => return aead,
@@ -91,20 +102,22 @@ impl Aead {
     /// The backend called `name` (one of [`Aead::names`]), after its self-test.
     ///
     /// # Errors
-    /// [`BackendError::Unknown`] for any other name, [`BackendError::SelfTest`] when its answers are wrong.
+    /// [`BackendError::Unknown`] or [`BackendError::Unsupported`] for any other name, [`BackendError::SelfTest`] when
+    /// its answers are wrong.
     pub fn by_name(name: &str) -> Result<Self, BackendError> {
-        let backend = Backend::ALL
-            .into_iter()
-            .find(|backend| backend.name() == name)
-            .ok_or_else(|| BackendError::Unknown { name: name.to_owned() })?;
+        let backend = Backend::available().find(|backend| backend.name() == name);
+        let backend = backend.ok_or_else(|| match Backend::needs(name) {
+            Some(needed) => BackendError::Unsupported { name: name.to_owned(), needed },
+            None => BackendError::Unknown { name: name.to_owned() },
+        })?;
         let aead = Self { backend };
         aead.self_test()?;
         Ok(aead)
     }
 
-    /// The names [`Aead::by_name`] takes, fastest first.
+    /// The names [`Aead::by_name`] takes on this machine, fastest first.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        Backend::ALL.into_iter().map(Backend::name)
+        Backend::available().map(Backend::name)
     }
 
     /// The name of this backend, as shown to operators.

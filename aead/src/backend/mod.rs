@@ -1,5 +1,7 @@
 //! The implementations behind [`Aead`](crate::Aead), and the one `match` per batch that picks among them.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod aws_lc;
 mod portable;
 
@@ -10,16 +12,34 @@ use crate::{Key, Packet, TAG_LEN};
 /// Which implementation to run. A plain enum: dispatch is one predictable branch per batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Features),
     AwsLc,
     Portable,
 }
 
+/// Name of the backend that seals several packets in one pass.
+const AVX512: &str = "avx512-ifma";
+
 impl Backend {
     /// Every backend this processor can run, fastest first.
-    pub(crate) const ALL: [Self; 2] = [Self::AwsLc, Self::Portable];
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let wide = avx512::Features::detect().map(Self::Avx512);
+        #[cfg(not(target_arch = "x86_64"))]
+        let wide = None;
+        wide.into_iter().chain([Self::AwsLc, Self::Portable])
+    }
+
+    /// What a processor needs for the backend called `name`, if there is one that some processors cannot run.
+    pub(crate) fn needs(name: &str) -> Option<&'static str> {
+        (name == AVX512).then_some("x86-64 with AVX-512 F, BW, DQ, VL, IFMA and VBMI2, and BMI2")
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => AVX512,
             Self::AwsLc => "aws-lc-rs",
             Self::Portable => "portable",
         }
@@ -28,6 +48,8 @@ impl Backend {
     /// See [`Aead::seal`](crate::Aead::seal).
     pub(crate) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(features) => features.seal(batch),
             Self::AwsLc => seal_each(batch, aws_lc::seal),
             Self::Portable => seal_each(batch, portable::seal),
         }
@@ -37,6 +59,8 @@ impl Backend {
     pub(crate) fn open(self, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
         debug_assert_eq!(batch.len(), authentic.len());
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(features) => features.open(batch, authentic),
             Self::AwsLc => open_each(batch, authentic, aws_lc::open),
             Self::Portable => open_each(batch, authentic, portable::open),
         }
@@ -56,18 +80,22 @@ fn seal_each(
     batch: &mut [Packet<'_>],
     seal: impl Fn(&Key, [u8; 12], &mut [u8]) -> Option<[u8; TAG_LEN]>,
 ) -> usize {
-    let mut sealed_count = 0;
-    for Packet { key, counter, buffer } in batch {
-        let sealed = buffer
-            .split_last_chunk_mut::<TAG_LEN>()
-            .and_then(|(text, tag_room)| seal(key, nonce(*counter), text).map(|tag| *tag_room = tag));
-        if sealed.is_some() {
-            sealed_count += 1;
-        } else {
-            buffer.zeroize();
-        }
+    batch.iter_mut().map(|packet| seal_one(packet, &seal)).filter(|sealed| *sealed).count()
+}
+
+/// Whether the packet was sealed; if not, it was wiped.
+#[inline]
+fn seal_one(
+    Packet { key, counter, buffer }: &mut Packet<'_>,
+    seal: impl Fn(&Key, [u8; 12], &mut [u8]) -> Option<[u8; TAG_LEN]>,
+) -> bool {
+    let sealed = buffer
+        .split_last_chunk_mut::<TAG_LEN>()
+        .and_then(|(text, tag_room)| seal(key, nonce(*counter), text).map(|tag| *tag_room = tag));
+    if sealed.is_none() {
+        buffer.zeroize();
     }
-    sealed_count
+    sealed.is_some()
 }
 
 /// Opens one packet after the other with a backend that takes them singly.
@@ -77,12 +105,22 @@ fn open_each(
     authentic: &mut [bool],
     open: impl Fn(&Key, [u8; 12], &mut [u8], &[u8; TAG_LEN]) -> bool,
 ) {
-    for (Packet { key, counter, buffer }, authentic) in batch.iter_mut().zip(authentic) {
-        *authentic = buffer
-            .split_last_chunk_mut::<TAG_LEN>()
-            .is_some_and(|(text, tag)| open(key, nonce(*counter), text, tag));
-        if !*authentic {
-            buffer.zeroize();
-        }
+    for (packet, authentic) in batch.iter_mut().zip(authentic) {
+        *authentic = open_one(packet, &open);
     }
+}
+
+/// Whether the packet is authentic; if not, it was wiped.
+#[inline]
+fn open_one(
+    Packet { key, counter, buffer }: &mut Packet<'_>,
+    open: impl Fn(&Key, [u8; 12], &mut [u8], &[u8; TAG_LEN]) -> bool,
+) -> bool {
+    let authentic = buffer
+        .split_last_chunk_mut::<TAG_LEN>()
+        .is_some_and(|(text, tag)| open(key, nonce(*counter), text, tag));
+    if !authentic {
+        buffer.zeroize();
+    }
+    authentic
 }

@@ -1,0 +1,324 @@
+//! All of this backend's unsafe code: loads, stores, and the two calls that enter functions compiled for AVX-512.
+//!
+//! Every function here is safe to call with any arguments. Whole vectors go through one range check for all lanes at
+//! once; whatever may reach beyond a packet goes through masked instructions, which touch no byte that is masked out.
+#![allow(
+    unsafe_code,
+    reason = "vector loads and stores take raw pointers; docs/src/unsafe.md lists this file"
+)]
+
+use std::{
+    arch::{is_x86_feature_detected, x86_64::*},
+    marker::PhantomData,
+    ops::Range,
+};
+
+use super::{LANES, schedule};
+use crate::{KEY_LEN, Packet, TAG_LEN};
+
+/// Bytes in a vector, and in a ChaCha20 block.
+pub(super) const ROW_LEN: usize = 64;
+
+/// Bytes in a Poly1305 block.
+pub(super) const MAC_BLOCK_LEN: usize = 16;
+
+/// Proof that this processor has every instruction that the backend is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Features(());
+
+impl Features {
+    /// What the backend's functions enable; they must not use more than this.
+    pub(crate) const NEEDED: &str = "AVX-512 F, BW, DQ, VL, IFMA and VBMI2, and BMI2";
+
+    /// Asks the processor, once per process (the standard library remembers).
+    pub(crate) fn detect() -> Option<Self> {
+        let detected = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma")
+            && is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("bmi2");
+        detected.then_some(Self(()))
+    }
+
+    /// See [`Aead::seal`](crate::Aead::seal).
+    pub(crate) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
+        // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+        unsafe { schedule::seal(batch) }
+    }
+
+    /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
+    pub(crate) fn open(self, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+        // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+        unsafe { schedule::open(batch, authentic) }
+    }
+}
+
+/// The packets of one group, one per lane. Lanes without a packet are as packets without text.
+///
+/// Invariant: `text[lane]` points to `len[lane]` bytes followed, in lanes below `count`, by [`TAG_LEN`] bytes,
+/// exclusively borrowed for `'a`; and `whole_rows` times [`ROW_LEN`] is at most every lane's `len`.
+pub(super) struct Lanes<'a> {
+    text: [*mut u8; LANES],
+    len: [usize; LANES],
+    count: usize,
+    whole_rows: usize,
+    buffers: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Lanes<'a> {
+    /// Takes up to [`LANES`] buffers, each of a text and [`TAG_LEN`] bytes.
+    ///
+    /// # Panics
+    /// On more buffers, or one that has no room for a tag: the caller has sorted those out.
+    pub(super) fn new(buffers: impl Iterator<Item = &'a mut [u8]>) -> Self {
+        let mut lanes = Self {
+            text: [std::ptr::NonNull::dangling().as_ptr(); LANES],
+            len: [0; LANES],
+            count: 0,
+            whole_rows: 0,
+            buffers: PhantomData,
+        };
+        for buffer in buffers {
+            lanes.len[lanes.count] = buffer.len().checked_sub(TAG_LEN).expect("room for a tag");
+            lanes.text[lanes.count] = buffer.as_mut_ptr();
+            lanes.count += 1;
+        }
+        lanes.count_whole_rows();
+        lanes
+    }
+
+    fn count_whole_rows(&mut self) {
+        self.whole_rows = self.len.iter().min().map_or(0, |len| len / ROW_LEN);
+    }
+
+    /// How many lanes hold a packet: the first ones.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of text in each lane.
+    pub(super) fn len(&self) -> &[usize; LANES] {
+        &self.len
+    }
+
+    /// How many rows of 64 bytes every lane has in full.
+    pub(super) fn whole_rows(&self) -> usize {
+        self.whole_rows
+    }
+
+    /// XORs `key_stream` to the row at `index` of each lane. All lanes are loaded before the first is stored: a
+    /// store whose address is not known yet would hold up the loads behind it.
+    ///
+    /// # Panics
+    /// Unless every lane has the whole row.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    pub(super) fn xor_rows(&self, index: usize, key_stream: &[__m512i; LANES]) {
+        assert!(index < self.whole_rows, "row {index} of {}", self.whole_rows);
+        let offset = index * ROW_LEN;
+        let mut rows = *key_stream;
+        for (row, text) in rows.iter_mut().zip(&self.text) {
+            // SAFETY: below `whole_rows`, as asserted, all 64 bytes are inside the lane's text.
+            let text = unsafe { _mm512_loadu_si512(text.wrapping_add(offset).cast()) };
+            *row = _mm512_xor_si512(*row, text);
+        }
+        for (row, text) in rows.iter().zip(&self.text) {
+            // SAFETY: as for the load; the text is exclusively ours.
+            unsafe { _mm512_storeu_si512(text.wrapping_add(offset).cast(), *row) };
+        }
+    }
+
+    /// XORs `key_stream` to those bytes of the row at `index` of `lane` that there are.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    pub(super) fn xor_row(&self, lane: usize, index: usize, key_stream: __m512i) {
+        let offset = index.saturating_mul(ROW_LEN);
+        let mask = first_bytes(self.len[lane].saturating_sub(offset));
+        let at = self.text[lane].wrapping_add(offset).cast();
+        // SAFETY: the mask selects only bytes below the lane's `len`.
+        let text = unsafe { _mm512_maskz_loadu_epi8(mask, at) };
+        // SAFETY: as for the load; the text is exclusively ours.
+        unsafe { _mm512_mask_storeu_epi8(at, mask, _mm512_xor_si512(text, key_stream)) };
+    }
+
+    /// Writes the tag behind the text of `lane`.
+    ///
+    /// # Panics
+    /// When there is no packet in that lane.
+    #[inline]
+    pub(super) fn write_tag(&self, lane: usize, tag: u128) {
+        assert!(lane < self.count);
+        // SAFETY: packets have `TAG_LEN` bytes behind their `len` bytes of text.
+        let at = unsafe { self.text[lane].add(self.len[lane]) };
+        // SAFETY: those bytes are exclusively ours; any alignment is allowed.
+        unsafe { at.cast::<u128>().write_unaligned(tag.to_le()) };
+    }
+
+    /// The tag behind the text of `lane`.
+    ///
+    /// # Panics
+    /// When there is no packet in that lane.
+    #[inline]
+    pub(super) fn tag(&self, lane: usize) -> u128 {
+        assert!(lane < self.count);
+        // SAFETY: packets have `TAG_LEN` bytes behind their `len` bytes of text.
+        let at = unsafe { self.text[lane].add(self.len[lane]) };
+        // SAFETY: those bytes are ours to read; any alignment is allowed.
+        u128::from_le(unsafe { at.cast::<u128>().read_unaligned() })
+    }
+
+    /// Fills the whole buffer of `lane` with zeros, and leaves a lane without text.
+    ///
+    /// # Panics
+    /// When there is no packet in that lane.
+    pub(super) fn wipe(&mut self, lane: usize) {
+        assert!(lane < self.count);
+        // SAFETY: text and tag of a packet are contiguous and exclusively ours.
+        unsafe { self.text[lane].write_bytes(0, self.len[lane] + TAG_LEN) };
+        self.len[lane] = 0;
+        self.count_whole_rows();
+    }
+
+    /// The texts as Poly1305 takes them.
+    pub(super) fn end_aligned(&self) -> EndAligned<'a> {
+        let blocks = self.len.map(|len| len.div_ceil(MAC_BLOCK_LEN) + 1);
+        let (longest, shortest) = blocks.iter().fold((0, usize::MAX), |(longest, shortest), blocks| {
+            (longest.max(*blocks), shortest.min(*blocks))
+        });
+        let chunks = longest.div_ceil(ROW_LEN / MAC_BLOCK_LEN);
+        let whole_from = (chunks * ROW_LEN / MAC_BLOCK_LEN - shortest).div_ceil(ROW_LEN / MAC_BLOCK_LEN);
+        EndAligned {
+            text: self.text.map(<*mut u8>::cast_const),
+            len: self.len,
+            lead: blocks.map(|blocks| chunks * ROW_LEN / MAC_BLOCK_LEN - blocks),
+            whole: whole_from..chunks - 1,
+            chunks,
+            buffers: PhantomData,
+        }
+    }
+}
+
+/// The texts of a group padded to the same length, in chunks of four Poly1305 blocks: zeros in front (`lead` blocks),
+/// then the text, zeros up to a full block, and one block's room for the lengths at the very end.
+///
+/// Invariant: `text` and `len` as in [`Lanes`]; bytes `64 * chunk - 16 * lead ..` of each lane's text exist
+/// for 64 bytes, for each chunk in `whole`.
+pub(super) struct EndAligned<'a> {
+    text: [*const u8; LANES],
+    len: [usize; LANES],
+    lead: [usize; LANES],
+    whole: Range<usize>,
+    chunks: usize,
+    buffers: PhantomData<&'a [u8]>,
+}
+
+impl EndAligned<'_> {
+    /// Chunks per lane; at least one.
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// The chunks that lie inside the text in every lane.
+    pub(super) fn whole(&self) -> Range<usize> {
+        self.whole.clone()
+    }
+
+    /// Bytes of text in each lane.
+    pub(super) fn len(&self) -> &[usize; LANES] {
+        &self.len
+    }
+
+    /// Blocks in front of the text in each lane.
+    pub(super) fn lead(&self) -> &[usize; LANES] {
+        &self.lead
+    }
+
+    /// A chunk of the eight lanes from `first_lane` on.
+    ///
+    /// # Panics
+    /// Unless the chunk is in [`Self::whole`].
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    pub(super) fn whole_chunk(&self, first_lane: usize, chunk: usize) -> [__m512i; LANES / 2] {
+        assert!(self.whole.contains(&chunk), "chunk {chunk} of {:?}", self.whole);
+        let mut rows = [_mm512_setzero_si512(); LANES / 2];
+        for (index, row) in rows.iter_mut().enumerate() {
+            let lane = first_lane + index;
+            let at =
+                self.text[lane].wrapping_add(chunk * ROW_LEN).wrapping_sub(self.lead[lane] * MAC_BLOCK_LEN);
+            // SAFETY: chunks in `whole`, as asserted, lie inside the text in every lane.
+            *row = unsafe { _mm512_loadu_si512(at.cast()) };
+        }
+        rows
+    }
+
+    /// Any chunk of the eight lanes from `first_lane` on, with zeros where there is no text.
+    #[inline]
+    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    pub(super) fn part_chunk(&self, first_lane: usize, chunk: usize) -> [__m512i; LANES / 2] {
+        let mut rows = [_mm512_setzero_si512(); LANES / 2];
+        for (index, row) in rows.iter_mut().enumerate() {
+            let lane = first_lane + index;
+            let (from, lead) = (chunk * ROW_LEN, self.lead[lane] * MAC_BLOCK_LEN);
+            let mask = first_bytes((self.len[lane] + lead).saturating_sub(from))
+                & !first_bytes(lead.saturating_sub(from));
+            let at = self.text[lane].wrapping_add(from).wrapping_sub(lead);
+            // SAFETY: the mask selects only bytes from the first of the text to the last.
+            *row = unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) };
+        }
+        rows
+    }
+}
+
+/// A mask of the first `count` of 64 bytes.
+#[inline]
+#[target_feature(enable = "bmi2")]
+fn first_bytes(count: usize) -> u64 {
+    _bzhi_u64(u64::MAX, count.min(ROW_LEN) as u32)
+}
+
+/// The 32 bytes of a key, in the lower half.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn load_key(key: &[u8; KEY_LEN]) -> __m512i {
+    // SAFETY: a reference to 32 bytes.
+    _mm512_zextsi256_si512(unsafe { _mm256_loadu_si256(key.as_ptr().cast()) })
+}
+
+/// Eight numbers, one per lane.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn load_u64(numbers: &[u64; LANES / 2]) -> __m512i {
+    // SAFETY: a reference to 64 bytes.
+    unsafe { _mm512_loadu_si512(numbers.as_ptr().cast()) }
+}
+
+/// Sixteen numbers, one per lane.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn load_u32(numbers: &[u32; LANES]) -> __m512i {
+    // SAFETY: a reference to 64 bytes.
+    unsafe { _mm512_loadu_si512(numbers.as_ptr().cast()) }
+}
+
+/// The inverse of [`load_u64`].
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn store_u64(vector: __m512i) -> [u64; LANES / 2] {
+    let mut numbers = [0; LANES / 2];
+    // SAFETY: a reference to 64 bytes.
+    unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), vector) };
+    numbers
+}
+
+/// Overwrites secrets with zeros, in a way that the compiler cannot leave out.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn wipe(vectors: &mut [__m512i]) {
+    for vector in vectors {
+        // SAFETY: a reference to a vector, for which zero is a value.
+        unsafe { std::ptr::write_volatile(vector, _mm512_setzero_si512()) };
+    }
+}
