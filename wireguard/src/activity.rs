@@ -23,8 +23,9 @@ use crate::time::Time;
 
 /// Traffic marks of one peer, shared by all its sessions, the workers and control.
 ///
-/// Times are nanoseconds of [`Time`], 0 for never; time 0 itself is stored as 1.
+/// Times are nanoseconds of [`Time`], 0 for never; time 0 itself is stored as 1. All of it is one cache line.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct Activity {
     rx_bytes: AtomicU64,
     tx_bytes: AtomicU64,

@@ -16,6 +16,9 @@ pub const SLOT_COUNT_MAX: usize = 1 << SLOT_BITS;
 
 const ROUND_COUNT: usize = 22;
 
+/// Indices that [`IndexPermutation::slots_of`] works on at once: 16 bits each in a vector of 256.
+const LANES: usize = 16;
+
 /// What an index stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IndexSlot {
@@ -76,6 +79,27 @@ impl IndexPermutation {
             host: upper >> self.generation_bits(),
             slot: plain & (SLOT_COUNT_MAX as u32 - 1),
             generation: upper & self.generation_mask(),
+        }
+    }
+
+    /// The slots of many indices at once: replaces each of `indices` by [`IndexSlot::slot`]. The steps of one index
+    /// depend on each other, those of many fill the lanes of a vector.
+    pub fn slots_of(&self, indices: &mut [u32]) {
+        for lanes in indices.chunks_mut(LANES) {
+            let mut high = [0u16; LANES];
+            let mut low = [0u16; LANES];
+            for ((index, high), low) in lanes.iter().zip(&mut high).zip(&mut low) {
+                (*high, *low) = ((index >> 16) as u16, *index as u16);
+            }
+            for round_key in self.round_keys.into_iter().rev() {
+                for (high, low) in high.iter_mut().zip(&mut low) {
+                    *low = (*low ^ *high).rotate_right(2);
+                    *high = (*high ^ round_key).wrapping_sub(*low).rotate_left(7);
+                }
+            }
+            for ((index, high), low) in lanes.iter_mut().zip(high).zip(low) {
+                *index = ((u32::from(high) << 16) | u32::from(low)) & (SLOT_COUNT_MAX as u32 - 1);
+            }
         }
     }
 
@@ -156,6 +180,15 @@ mod tests {
                 generation: generation & permutation.generation_mask(),
             };
             prop_assert_eq!(permutation.slot_of(permutation.index_of(place)), place);
+        }
+
+        #[test]
+        fn many_indices_lead_to_the_same_slots_as_each(key: u64, indices in proptest::collection::vec(any::<u32>(), 0..80)) {
+            let permutation = IndexPermutation::new(key);
+            let mut slots = indices.clone();
+            permutation.slots_of(&mut slots);
+            let expected: Vec<u32> = indices.iter().map(|index| permutation.slot_of(*index).slot).collect();
+            prop_assert_eq!(slots, expected);
         }
 
         #[test]

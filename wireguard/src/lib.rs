@@ -53,7 +53,7 @@ pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use message::{MessageError, MessageType};
 pub use output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent};
 pub use padding::padded_len;
-pub use replay::{ReplayError, ReplayWindow};
+pub use replay::{ReplayError, ReplayGuard, ReplayWindow};
 pub use session::{Session, SessionParameters, nonce};
 pub use time::{Now, Time, UnixTime};
 

@@ -1,5 +1,10 @@
 //! The replay window of RFC 6479: a ring of words in which one word is always spare.
 
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
 use crate::{
     constants::{REJECT_AFTER_MESSAGES, REPLAY_WINDOW, REPLAY_WINDOW_BITS},
     drop_reason::DropReason,
@@ -32,12 +37,23 @@ impl From<ReplayError> for DropReason {
     }
 }
 
-/// Which of the last 8192 counters were seen. Only counters of authenticated packets may be shown to it.
-#[derive(Clone, Debug)]
+/// Which of the last 8192 counters were seen. Shared: the window is locked once for a run of counters.
+///
+/// The words are atomics only so that [`Self::touch`] can read one without the lock; what they mean is up to whoever
+/// holds it. The lock and the first words share a cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
 pub struct ReplayWindow {
     /// One more than the greatest counter accepted, 0 before the first.
-    next: u64,
-    seen: [u64; WORD_COUNT as usize],
+    next: Mutex<u64>,
+    seen: [AtomicU64; WORD_COUNT as usize],
+}
+
+/// The window, locked.
+#[derive(Debug)]
+pub struct ReplayGuard<'a> {
+    next: MutexGuard<'a, u64>,
+    seen: &'a [AtomicU64; WORD_COUNT as usize],
 }
 
 impl Default for ReplayWindow {
@@ -46,12 +62,29 @@ impl Default for ReplayWindow {
     }
 }
 
+fn word_index(counter: u64) -> usize {
+    ((counter / WORD_BITS) % WORD_COUNT) as usize
+}
+
 impl ReplayWindow {
     /// A window that has seen nothing.
     pub const fn new() -> Self {
-        Self { next: 0, seen: [0; WORD_COUNT as usize] }
+        Self { next: Mutex::new(0), seen: [const { AtomicU64::new(0) }; WORD_COUNT as usize] }
     }
 
+    /// Locks the window. Only counters of authenticated packets may be shown to it.
+    pub fn lock(&self) -> ReplayGuard<'_> {
+        // `accept` does not panic, and a poisoned lock would still hold a valid window.
+        ReplayGuard { next: self.next.lock().unwrap_or_else(PoisonError::into_inner), seen: &self.seen }
+    }
+
+    /// Brings into the cache what [`ReplayGuard::accept`] will ask about `counter`. The result means nothing.
+    pub fn touch(&self, counter: u64) -> u64 {
+        self.seen[0].load(Relaxed) ^ self.seen[word_index(counter)].load(Relaxed)
+    }
+}
+
+impl ReplayGuard<'_> {
     /// Takes note of `counter` if it is new and not too old.
     ///
     /// # Errors
@@ -61,17 +94,18 @@ impl ReplayWindow {
             return Err(ReplayError::Limit);
         }
         // Below the limit, `counter + 1 + REPLAY_WINDOW` cannot overflow.
-        if counter + 1 + REPLAY_WINDOW < self.next {
+        if counter + 1 + REPLAY_WINDOW < *self.next {
             return Err(ReplayError::TooOld);
         }
         let bit = 1 << (counter % WORD_BITS);
-        let word_index = ((counter / WORD_BITS) % WORD_COUNT) as usize;
-        if counter >= self.next {
+        let word = &self.seen[word_index(counter)];
+        if counter >= *self.next {
             self.advance_to(counter);
-        } else if self.seen[word_index] & bit != 0 {
+        } else if word.load(Relaxed) & bit != 0 {
             return Err(ReplayError::Seen);
         }
-        self.seen[word_index] |= bit;
+        // The lock is held: a plain addition, not a locked instruction.
+        word.store(word.load(Relaxed) | bit, Relaxed);
         Ok(())
     }
 
@@ -81,9 +115,9 @@ impl ReplayWindow {
         let current_word = self.next.saturating_sub(1) / WORD_BITS;
         let target_word = counter / WORD_BITS;
         for step in 1..=(target_word - current_word).min(WORD_COUNT) {
-            self.seen[((current_word + step) % WORD_COUNT) as usize] = 0;
+            self.seen[((current_word + step) % WORD_COUNT) as usize].store(0, Relaxed);
         }
-        self.next = counter + 1;
+        *self.next = counter + 1;
     }
 }
 
@@ -97,8 +131,8 @@ mod tests {
 
     const LIMIT: u64 = REPLAY_WINDOW + 1;
 
-    fn accepts(window: &mut ReplayWindow, counter: u64) -> bool {
-        window.accept(counter).is_ok()
+    fn accepts(window: &ReplayWindow, counter: u64) -> bool {
+        window.lock().accept(counter).is_ok()
     }
 
     /// The sequence of the kernel's `selftest/counter.c`, as (counter, accepted).
@@ -140,9 +174,9 @@ mod tests {
             (REJECT_AFTER_MESSAGES - 3, true),
             (0, false),
         ];
-        let mut window = ReplayWindow::new();
+        let window = ReplayWindow::new();
         for (step, (counter, accepted)) in sequence.into_iter().enumerate() {
-            assert_eq!(accepts(&mut window, counter), accepted, "step {step}, counter {counter}");
+            assert_eq!(accepts(&window, counter), accepted, "step {step}, counter {counter}");
         }
     }
 
@@ -159,27 +193,27 @@ mod tests {
             ((1..=REPLAY_WINDOW).rev().collect(), Some((0, true))),
         ];
         for (round, (counters, last)) in orders.into_iter().enumerate() {
-            let mut window = ReplayWindow::new();
+            let window = ReplayWindow::new();
             for counter in &counters {
-                assert!(accepts(&mut window, *counter), "round {round}, counter {counter}");
+                assert!(accepts(&window, *counter), "round {round}, counter {counter}");
             }
             if let Some((counter, accepted)) = last {
-                assert_eq!(accepts(&mut window, counter), accepted, "round {round}, then {counter}");
+                assert_eq!(accepts(&window, counter), accepted, "round {round}, then {counter}");
             }
             for counter in &counters {
-                assert!(!accepts(&mut window, *counter), "round {round}, counter {counter} again");
+                assert!(!accepts(&window, *counter), "round {round}, counter {counter} again");
             }
         }
     }
 
     #[test]
     fn refused_counter_leaves_the_window_alone() {
-        let mut window = ReplayWindow::new();
-        assert_eq!(window.accept(20_000), Ok(()));
-        assert_eq!(window.accept(20_000 - 8129), Err(ReplayError::TooOld));
-        assert_eq!(window.accept(u64::MAX), Err(ReplayError::Limit));
-        assert_eq!(window.accept(20_000), Err(ReplayError::Seen));
-        assert_eq!(window.accept(20_000 - 8128), Ok(()));
+        let window = ReplayWindow::new();
+        assert_eq!(window.lock().accept(20_000), Ok(()));
+        assert_eq!(window.lock().accept(20_000 - 8129), Err(ReplayError::TooOld));
+        assert_eq!(window.lock().accept(u64::MAX), Err(ReplayError::Limit));
+        assert_eq!(window.lock().accept(20_000), Err(ReplayError::Seen));
+        assert_eq!(window.lock().accept(20_000 - 8128), Ok(()));
     }
 
     /// Strides around the sizes of a word, the window and the bitmap.
@@ -200,14 +234,14 @@ mod tests {
     proptest! {
         #[test]
         fn window_agrees_with_the_set_of_all_counters(strides in strides(), start in 0u64..20_000) {
-            let mut window = ReplayWindow::new();
+            let window = ReplayWindow::new();
             let mut seen = HashSet::new();
             let (mut counter, mut greatest) = (start, 0);
             for stride in strides {
                 counter = counter.saturating_add_signed(stride);
                 let expected =
                     !seen.contains(&counter) && greatest <= counter.saturating_add(REPLAY_WINDOW);
-                prop_assert_eq!(accepts(&mut window, counter), expected, "counter {}", counter);
+                prop_assert_eq!(accepts(&window, counter), expected, "counter {}", counter);
                 if expected {
                     seen.insert(counter);
                     greatest = greatest.max(counter);

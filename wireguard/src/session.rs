@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{AcqRel, Relaxed},
@@ -27,7 +27,7 @@ use crate::{
     drop_reason::DropReason,
     keys::KEY_LEN,
     message::{MessageType, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader},
-    replay::ReplayWindow,
+    replay::{ReplayGuard, ReplayWindow},
     time::Time,
 };
 
@@ -40,6 +40,7 @@ const REKEY_WISH_INTERVAL: Duration = Duration::from_secs(1);
 struct SendCounter(AtomicU64);
 
 /// What a handshake decides about a session. Public so that a data plane can be tested without handshakes.
+#[repr(C)]
 pub struct SessionParameters {
     /// The peer whose packets these are.
     pub peer: PeerId,
@@ -59,16 +60,24 @@ pub struct SessionParameters {
     pub receiving_key: Zeroizing<[u8; KEY_LEN]>,
 }
 
+/// The replay window is written for every batch received: its head has cache lines of its own, too.
+#[repr(align(128))]
+struct Replay(ReplayWindow);
+
 /// One session (keypair) of a peer. The keys are erased when the last owner lets go.
+///
+/// Laid out by who writes: what is sent, what hardly changes, what is received. Sender and receiver may be on
+/// different cores, and with thousands of sessions each cache line counts.
+#[repr(C)]
 pub struct Session {
-    parameters: SessionParameters,
     next_counter: SendCounter,
+    /// Nanoseconds of the last wish for a new handshake, 0 for none.
+    rekey_wished_at: AtomicU64,
     /// Set when sending is over for good; receiving goes on until `REJECT_AFTER_TIME`.
     sending_ended: AtomicBool,
     confirmed: AtomicBool,
-    /// Nanoseconds of the last wish for a new handshake, 0 for none.
-    rekey_wished_at: AtomicU64,
-    replay: Mutex<ReplayWindow>,
+    parameters: SessionParameters,
+    replay: Replay,
 }
 
 impl Session {
@@ -81,7 +90,7 @@ impl Session {
             next_counter: SendCounter::default(),
             sending_ended: AtomicBool::new(false),
             rekey_wished_at: AtomicU64::new(0),
-            replay: Mutex::new(ReplayWindow::new()),
+            replay: Replay(ReplayWindow::new()),
         }
     }
 
@@ -183,9 +192,19 @@ impl Session {
     }
 
     /// Locks the replay window: show it the counters of authenticated packets only, a whole run at once.
-    pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {
-        // A panic inside `accept` is impossible; a poisoned lock still holds a valid window.
-        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn replay(&self) -> ReplayGuard<'_> {
+        self.replay.0.lock()
+    }
+
+    /// Brings into the cache what receiving a packet with `counter` needs. The result means nothing: it is there to
+    /// be waited for by nobody.
+    pub fn touch_receiving(&self, counter: u64) -> u64 {
+        self.parameters.created_at.0 ^ self.replay.0.touch(counter)
+    }
+
+    /// Brings into the cache what sending needs. The result means nothing.
+    pub fn touch_sending(&self) -> u64 {
+        self.parameters.created_at.0 ^ self.next_counter.0.load(Relaxed)
     }
 
     /// Call for each run of authenticated packets. True exactly once, and only for a responder: the peer has

@@ -23,13 +23,14 @@ pub fn write_ethernet(header: &mut [u8], hop: &LinkHop, is_v6: bool) {
 }
 
 /// Everything of the outer headers that is the same for all datagrams of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OuterHeader {
     bytes: [u8; OUTER_HEADER_LEN_MAX],
-    len: usize,
-    /// IPv4: sum of the header's constant words. IPv6: sum of the pseudo-header and the ports.
-    constant_sum: u64,
+    len: u8,
     is_v6: bool,
+    /// IPv4: sum of the header's constant words. IPv6: sum of the pseudo-header and the ports. At most some thirty
+    /// 32-bit words.
+    constant_sum: u64,
 }
 
 impl OuterHeader {
@@ -64,18 +65,18 @@ impl OuterHeader {
         } else {
             words_sum(&ip[..IPV4_LEN])
         };
-        Some(Self { bytes, len: ETHERNET_LEN + ip_len + UDP_LEN, constant_sum, is_v6 })
+        Some(Self { bytes, len: (ETHERNET_LEN + ip_len + UDP_LEN) as u8, is_v6, constant_sum })
     }
 
     /// Bytes to put before the datagram.
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub fn len(&self) -> usize {
-        self.len
+        self.len.into()
     }
 
     /// Bytes of IP packet a datagram of `datagram_len` makes: what is held against the link's MTU.
     pub fn packet_len(&self, datagram_len: usize) -> usize {
-        self.len - ETHERNET_LEN + datagram_len
+        self.len() - ETHERNET_LEN + datagram_len
     }
 
     /// Fills the first [`OuterHeader::len`] bytes of `frame`, whose rest is the datagram.
@@ -86,10 +87,10 @@ impl OuterHeader {
     /// out (0) over IPv4: the tag protects more than it would.
     pub fn write(&self, frame: &mut [u8], ecn: u8, identification: u16) {
         let ip_and_datagram_len = frame.len() - ETHERNET_LEN;
-        let (header, datagram) = frame.split_at_mut(self.len);
-        header.copy_from_slice(&self.bytes[..self.len]);
+        let (header, datagram) = frame.split_at_mut(self.len());
+        header.copy_from_slice(&self.bytes[..self.len()]);
         let udp_len = (UDP_LEN + datagram.len()) as u16;
-        let (ip, udp) = header[ETHERNET_LEN..].split_at_mut(self.len - ETHERNET_LEN - UDP_LEN);
+        let (ip, udp) = header[ETHERNET_LEN..].split_at_mut(self.len() - ETHERNET_LEN - UDP_LEN);
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
         if self.is_v6 {
             ip[1] |= ecn << 4;

@@ -4,16 +4,13 @@
 use std::sync::Arc;
 
 use aead::Aead;
-use arc_swap::{ArcSwap, Cache};
 use gateway_ebpf::parse::{self, Ip};
 use gateway_ebpf::steer::is_forwardable;
 use wireguard::{SessionEvent, Time};
 
 use super::counters::{Tally, Verdict};
 use super::fib::NextHop;
-use super::inbound::Opening;
 use super::inner::decrement_ttl;
-use super::outbound::Sealing;
 use super::tables::{PeerEntry, Shared, Tables};
 use super::unreachable::{ErrorLimit, answer};
 use crate::io::{Datagram, Frame, FramePool, Unreachable};
@@ -25,11 +22,10 @@ pub const BATCH_MAX: usize = 64;
 pub struct Engine {
     pub(super) aead: Aead,
     pub(super) shared: Arc<Shared>,
-    pub(super) tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
     pub(super) tally: Tally,
     pub(super) egress: Egress,
-    pub(super) opening: Opening,
-    pub(super) sealing: Sealing,
+    /// Of the chunk that went through the AEAD last.
+    pub(super) authentic: Vec<bool>,
     /// Packets opened from one peer that go to another.
     pub(super) hairpin: Vec<Frame>,
     error_limit: ErrorLimit,
@@ -76,13 +72,11 @@ impl Engine {
             .collect();
         Self {
             aead,
-            tables: Cache::new(Arc::clone(&shared.tables)),
             shared,
             tally: Tally::default(),
             egress: Egress { links, ..Egress::default() },
-            opening: Opening::default(),
-            sealing: Sealing::default(),
-            hairpin: Vec::new(),
+            authentic: Vec::with_capacity(BATCH_MAX),
+            hairpin: Vec::with_capacity(BATCH_MAX),
             error_limit: ErrorLimit::default(),
         }
     }
@@ -133,13 +127,12 @@ impl Engine {
     /// Routes an opened packet as the kernel's tables say: to another peer, out of a link, or to the kernel.
     /// What a router must answer with ICMP (TTL spent, larger than the next link) or must not forward (multicast,
     /// broadcast, loopback, link-local) is the kernel's too.
-    pub(super) fn forward(&mut self, pool: &mut FramePool, mut frame: Frame, inner: &Ip) {
-        let tables = self.tables.load();
-        let (next_hop, tunnel_mtu) = (tables.fib.lookup(inner.destination), tables.tunnel_mtu);
+    pub(super) fn forward(&mut self, pool: &mut FramePool, tables: &Tables, mut frame: Frame, inner: &Ip) {
+        let next_hop = tables.fib.lookup(inner.destination);
         let is_forwardable = is_forwardable(&inner.source) && is_forwardable(&inner.destination);
         match next_hop {
             _ if !is_forwardable || inner.hop_limit <= 1 => self.leave_to_kernel(frame),
-            NextHop::Tunnel if inner.len <= tunnel_mtu => {
+            NextHop::Tunnel if inner.len <= tables.tunnel_mtu => {
                 decrement_ttl(pool.data_mut(&mut frame));
                 self.tally.count(Verdict::OpenedToPeer);
                 self.hairpin.push(frame);

@@ -1,8 +1,12 @@
 //! Network to tunnel: datagrams are opened in one AEAD batch, then checked and forwarded in the order the
 //! kernel does it (drivers/net/wireguard/receive.c): replay, roaming, key confirmation, inner header, ECN,
 //! source address.
+//!
+//! With many clients every packet of a batch is of another session, and what is known of it is in no cache. So a batch
+//! goes through the steps together, and before each step all its packets ask for the memory it needs: waiting for one
+//! is waiting for all.
 
-use std::sync::Arc;
+use std::hint::black_box;
 
 use aead::Packet;
 use arrayvec::ArrayVec;
@@ -16,22 +20,20 @@ use super::encap::write_ethernet;
 use super::engine::{BATCH_MAX, Engine};
 use super::fib::LinkHop;
 use super::inner::{decapsulate_ecn, decrement_ttl};
-use super::tables::{DataSession, Path, SealingSession};
+use super::session_table::SessionEntry;
+use super::tables::{DataSession, Path, Tables};
 use crate::io::{Datagram, Frame, FramePool};
 
-/// Scratch of one batch of datagrams being opened; empty between batches.
-#[derive(Debug, Default)]
-pub(super) struct Opening {
-    /// Transport data messages, whole; parallel to `messages`.
-    frames: Vec<Frame>,
-    messages: Vec<Message>,
+/// Transport data messages on their way through the steps.
+#[derive(Default)]
+struct Batch<'t> {
+    /// The messages, whole; parallel to `messages`.
+    frames: ArrayVec<Frame, BATCH_MAX>,
+    messages: ArrayVec<Message, BATCH_MAX>,
     /// Consecutive messages of one session; their lengths add up to the number of messages.
-    runs: Vec<Run>,
-    /// Of the chunk that went through the AEAD last.
-    authentic: Vec<bool>,
+    runs: ArrayVec<Run<'t>, BATCH_MAX>,
 }
 
-#[derive(Debug)]
 struct Message {
     counter: u64,
     source: Endpoint,
@@ -40,28 +42,34 @@ struct Message {
     refused: Option<Verdict>,
 }
 
-#[derive(Debug)]
-struct Run {
-    session: Arc<DataSession>,
+/// Messages with the same receiver index.
+struct Run<'t> {
+    local_index: u32,
+    /// `None` where the index names no session that may receive.
+    entry: Option<&'t SessionEntry>,
     len: usize,
 }
 
 impl Engine {
-    /// Opens and forwards `datagrams` (frames that hold exactly one UDP payload each), at most [`BATCH_MAX`],
-    /// and leaves `datagrams` empty. Packets for other peers are sealed by the next [`Engine::outbound`].
+    /// Opens and forwards `datagrams` (frames that hold exactly one UDP payload each) and leaves `datagrams` empty.
+    /// Packets for other peers are sealed by the next [`Engine::outbound`].
     pub fn inbound(&mut self, pool: &mut FramePool, datagrams: &mut Vec<Datagram>, now: Time) {
-        let mut opening = std::mem::take(&mut self.opening);
-        for datagram in datagrams.drain(..) {
-            self.admit(pool, &mut opening, datagram, now);
+        let tables = self.shared.tables.load();
+        while !datagrams.is_empty() {
+            let mut batch = Batch::default();
+            for datagram in datagrams.drain(..datagrams.len().min(BATCH_MAX)) {
+                self.admit(pool, &mut batch, datagram);
+            }
+            batch.find_sessions(&tables);
+            self.refuse_unknown(&mut batch, now);
+            self.open(pool, &mut batch);
+            self.accept(&mut batch, now);
+            self.deliver(pool, &tables, batch);
         }
-        self.open(pool, &mut opening);
-        self.accept(&mut opening, now);
-        self.deliver(pool, &mut opening);
-        self.opening = opening;
     }
 
-    /// Sorts one datagram: data for a live session waits for the AEAD, handshakes go to their threads.
-    fn admit(&mut self, pool: &mut FramePool, opening: &mut Opening, datagram: Datagram, now: Time) {
+    /// Sorts one datagram: data waits for the next step, handshakes go to their threads.
+    fn admit(&mut self, pool: &mut FramePool, batch: &mut Batch<'_>, datagram: Datagram) {
         let Datagram { frame, endpoint, ecn } = datagram;
         let bytes = pool.data(&frame);
         let (receiver, counter) = match MessageType::classify(bytes) {
@@ -76,55 +84,66 @@ impl Engine {
             }
             Err(_) => return self.drop_frame(pool, frame, Verdict::DropMalformed),
         };
-        match opening.runs.last_mut() {
-            Some(run) if run.session.session.local_index() == receiver => run.len += 1,
-            _ => match self.shared.sessions.lookup(receiver) {
-                Some(session) if session.session.may_receive(now) => {
-                    opening.runs.push(Run { session, len: 1 });
-                }
-                Some(_) => return self.drop_frame(pool, frame, Verdict::DropExpired),
-                None => return self.drop_frame(pool, frame, Verdict::DropUnknownIndex),
-            },
+        match batch.runs.last_mut() {
+            Some(run) if run.local_index == receiver => run.len += 1,
+            _ => batch.runs.push(Run { local_index: receiver, entry: None, len: 1 }),
         }
-        opening.frames.push(frame);
-        opening.messages.push(Message { counter, source: endpoint, ecn, refused: None });
+        batch.frames.push(frame);
+        batch.messages.push(Message { counter, source: endpoint, ecn, refused: None });
+    }
+
+    /// Marks what has no session to be opened with.
+    fn refuse_unknown(&mut self, batch: &mut Batch<'_>, now: Time) {
+        let mut messages = batch.messages.iter_mut();
+        for run in &mut batch.runs {
+            let refused = match run.entry {
+                None => Some(Verdict::DropUnknownIndex),
+                Some(entry) if entry.session().may_receive(now) => None,
+                Some(_) => Some(Verdict::DropExpired),
+            };
+            for message in messages.by_ref().take(run.len) {
+                message.refused = refused;
+            }
+        }
     }
 
     /// Verifies and decrypts the whole batch in place.
-    fn open(&mut self, pool: &mut FramePool, opening: &mut Opening) {
-        let Opening { frames, messages, runs, authentic } = opening;
-        let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.opening, run.len));
-        let mut buffers = pool.data_mut_each(frames);
-        for chunk in messages.chunks_mut(BATCH_MAX) {
-            let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
-            for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
-                packets.push(Packet {
-                    key,
-                    counter: message.counter,
-                    buffer: &mut buffer[TRANSPORT_HEADER_LEN..],
-                });
-            }
-            self.aead.open(&mut packets, authentic);
-            for (message, is_authentic) in chunk.iter_mut().zip(&*authentic) {
-                if !is_authentic {
-                    message.refused = Some(Verdict::DropNotAuthentic);
-                }
+    fn open(&mut self, pool: &mut FramePool, batch: &mut Batch<'_>) {
+        let Batch { frames, messages, runs } = batch;
+        let entries = runs.iter().flat_map(|run| std::iter::repeat_n(run.entry, run.len));
+        let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
+        let mut opened: ArrayVec<&mut Message, BATCH_MAX> = ArrayVec::new();
+        for ((message, buffer), entry) in messages.iter_mut().zip(pool.data_mut_each(frames)).zip(entries) {
+            let Some(entry) = entry.filter(|_| message.refused.is_none()) else { continue };
+            packets.push(Packet {
+                key: &entry.receiving.opening,
+                counter: message.counter,
+                buffer: &mut buffer[TRANSPORT_HEADER_LEN..],
+            });
+            opened.push(message);
+        }
+        self.aead.open(&mut packets, &mut self.authentic);
+        for (message, is_authentic) in opened.into_iter().zip(&self.authentic) {
+            if !is_authentic {
+                message.refused = Some(Verdict::DropNotAuthentic);
             }
         }
     }
 
     /// Replay, activity marks, roaming and key confirmation, once per run of messages of one session.
-    fn accept(&mut self, opening: &mut Opening, now: Time) {
+    fn accept(&mut self, batch: &mut Batch<'_>, now: Time) {
         let mut start = 0;
-        for run in &opening.runs {
+        for run in &batch.runs {
             let range = start..start + run.len;
             start = range.end;
-            self.accept_run(&run.session, &mut opening.messages[range.clone()], &opening.frames[range], now);
+            if let Some(entry) = run.entry {
+                self.accept_run(entry, &mut batch.messages[range.clone()], &batch.frames[range], now);
+            }
         }
     }
 
-    fn accept_run(&mut self, data: &Arc<DataSession>, messages: &mut [Message], frames: &[Frame], now: Time) {
-        let session = &data.session;
+    fn accept_run(&mut self, entry: &SessionEntry, messages: &mut [Message], frames: &[Frame], now: Time) {
+        let (data, session) = (&*entry.receiving, entry.session());
         let (mut bytes, mut carries_data, mut last) = (0, false, None);
         let mut replay = session.replay();
         for (message, frame) in messages.iter_mut().zip(frames) {
@@ -148,7 +167,7 @@ impl Engine {
         data.peer.activity.received(now, bytes, carries_data);
         self.follow(data, source);
         if session.confirm() {
-            self.seal_under(data, now);
+            self.seal_under(entry, now);
             if !self.note(SessionEvent::Confirmed { local_index }) {
                 // Lost, control would never let go of the session before: the next packet confirms again.
                 session.retract_confirmation();
@@ -164,82 +183,87 @@ impl Engine {
     /// waited for: until then they leave through the socket. Without the note control would never find out.
     fn follow(&mut self, data: &DataSession, source: Endpoint) {
         let (peer, local_index) = (&data.peer, data.session.local_index());
-        let known = peer.path.load();
-        if known.as_ref().is_some_and(|path| path.endpoint == source) {
+        let known = peer.path();
+        if known.is_some_and(|path| path.endpoint == source) {
             return;
         }
         if self.note(SessionEvent::Roamed { local_index, endpoint: source }) {
             // Unless control, or another worker, was faster.
-            let path = Arc::new(Path { endpoint: source, outgoing: source, link: None });
-            peer.path.compare_and_swap(&known, Some(Arc::clone(&path)));
-            let held = self.shared.sessions.lookup(local_index);
-            if !held.is_some_and(|held| Arc::ptr_eq(&held.session, &data.session)) {
+            let path = Some(Path { endpoint: source, keeps_local: true, link: None });
+            peer.replace_path(known, path);
+            if !self.is_live(data) {
                 // Removed meanwhile: control will not heed the note.
-                peer.path.compare_and_swap(&path, known.as_ref().map(Arc::clone));
+                peer.replace_path(path, known);
             }
         }
     }
 
     /// Lets a session that was just confirmed take over from the one that sends: the answer to its first packet
     /// must not go under keys that a restarted peer no longer has. Control does the same when it hears of it.
-    fn seal_under(&self, data: &DataSession, now: Time) {
-        let current = data.peer.current.load();
+    fn seal_under(&self, confirmed: &SessionEntry, now: Time) {
+        let (data, session) = (&*confirmed.receiving, confirmed.session());
+        let Some(held_index) = data.peer.current() else { return };
+        let tables = self.shared.tables.load();
         // A newer one is ours, of a handshake that crossed: then the confirmed session only receives. Without one
         // that may send, packets wait at control, which lets them go in their order.
-        let gives_way = |held: &Arc<SealingSession>| {
-            held.session.created_at() <= data.session.created_at() && held.session.may_send(now)
+        let gives_way = |held: &SessionEntry| {
+            held.session().created_at() <= session.created_at() && held.session().may_send(now)
         };
-        if !current.as_ref().is_some_and(gives_way) {
+        if !tables.sessions.lookup(held_index).is_some_and(gives_way) {
             return;
         }
-        let sealing = Arc::new(SealingSession::new(Arc::clone(&data.session)));
-        data.peer.current.compare_and_swap(&current, Some(Arc::clone(&sealing)));
-        let held = self.shared.sessions.lookup(data.session.local_index());
-        if !held.is_some_and(|held| Arc::ptr_eq(&held.session, &data.session)) {
+        let local_index = session.local_index();
+        data.peer.replace_current(held_index, Some(local_index));
+        if !self.is_live(data) {
             // Control removed it meanwhile, perhaps before it could see that it is current.
-            data.peer.current.compare_and_swap(&sealing, None);
+            data.peer.replace_current(local_index, None);
         }
     }
 
+    /// Whether `data` is still in the table: not in the batch's, in the one that counts now.
+    fn is_live(&self, data: &DataSession) -> bool {
+        let tables = self.shared.tables.load();
+        let held = tables.sessions.lookup(data.session.local_index());
+        held.is_some_and(|held| std::ptr::eq(&raw const *held.receiving, data))
+    }
+
     /// Inner checks, then on to where the packet goes.
-    fn deliver(&mut self, pool: &mut FramePool, opening: &mut Opening) {
-        let mut messages = opening.frames.drain(..).zip(opening.messages.drain(..));
-        for run in opening.runs.drain(..) {
+    fn deliver(&mut self, pool: &mut FramePool, tables: &Tables, batch: Batch<'_>) {
+        let mut messages = batch.frames.into_iter().zip(batch.messages);
+        for run in batch.runs {
             for (frame, message) in messages.by_ref().take(run.len) {
-                match message.refused {
-                    Some(verdict) => self.drop_frame(pool, frame, verdict),
-                    None => self.deliver_message(pool, &run.session, frame, message.ecn),
+                match (message.refused, run.entry) {
+                    (None, Some(entry)) => {
+                        self.deliver_message(pool, tables, &entry.receiving, frame, message.ecn);
+                    }
+                    (refused, _) => {
+                        self.drop_frame(pool, frame, refused.unwrap_or(Verdict::DropUnknownIndex));
+                    }
                 }
             }
         }
     }
 
-    fn deliver_message(&mut self, pool: &mut FramePool, data: &DataSession, mut frame: Frame, outer_ecn: u8) {
+    fn deliver_message(
+        &mut self,
+        pool: &mut FramePool,
+        tables: &Tables,
+        data: &DataSession,
+        mut frame: Frame,
+        outer_ecn: u8,
+    ) {
         let opened_len = frame.len() - TRANSPORT_OVERHEAD;
         frame.trim_front(TRANSPORT_HEADER_LEN);
         frame.set_len(opened_len);
         if opened_len == 0 {
             return self.drop_frame(pool, frame, Verdict::KeepaliveReceived);
         }
-        match self.check_inner(data, pool.data_mut(&mut frame), outer_ecn) {
+        match check_inner(tables, data, pool.data_mut(&mut frame), outer_ecn) {
             Ok(inner) => {
                 frame.set_len(inner.len);
-                self.forward(pool, frame, &inner);
+                self.forward(pool, tables, frame, &inner);
             }
             Err(verdict) => self.drop_frame(pool, frame, verdict),
-        }
-    }
-
-    /// Header, ECN and source of an opened packet. The source must belong to the peer by a device-wide
-    /// longest-prefix match: a prefix of its own is not enough where another peer has a longer one.
-    fn check_inner(&mut self, data: &DataSession, packet: &mut [u8], outer_ecn: u8) -> Result<Ip, Verdict> {
-        let inner = parse::ip(packet).map_err(|_| Verdict::DropInnerMalformed)?;
-        if !decapsulate_ecn(outer_ecn, &inner, packet) {
-            return Err(Verdict::DropEcn);
-        }
-        match self.tables.load().allowed_ips.lookup(inner.source) {
-            Some(owner) if Arc::ptr_eq(owner, &data.peer) => Ok(inner),
-            _ => Err(Verdict::DropSourceNotAllowed),
         }
     }
 
@@ -260,4 +284,46 @@ impl Engine {
         self.tally.count(Verdict::OpenedToLink);
         frames.push(frame);
     }
+}
+
+impl<'t> Batch<'t> {
+    /// Looks up the session of each run, and asks for the memory that the next steps need.
+    fn find_sessions(&mut self, tables: &'t Tables) {
+        let mut slots: ArrayVec<u32, BATCH_MAX> = self.runs.iter().map(|run| run.local_index).collect();
+        tables.sessions.slots_of(&mut slots);
+        for (run, slot) in self.runs.iter_mut().zip(slots) {
+            run.entry = tables.sessions.at(slot, run.local_index);
+        }
+        if self.runs.len() > 1 {
+            self.touch();
+        }
+    }
+
+    /// Each pass follows the pointers that the one before brought.
+    fn touch(&self) {
+        let found = || self.runs.iter().filter_map(|run| run.entry);
+        black_box(found().map(|entry| entry.receiving.touch()).fold(0, |all, one| all ^ one));
+        let mut first = 0;
+        for run in &self.runs {
+            if let Some(entry) = run.entry {
+                black_box(entry.session().touch_receiving(self.messages[first].counter));
+                black_box(entry.receiving.peer.path().map(|path| path.keeps_local));
+            }
+            first += run.len;
+        }
+        let last_received = |entry: &SessionEntry| entry.receiving.peer.activity.last_received();
+        black_box(found().filter_map(last_received).fold(0, |all, time| all ^ time.0));
+    }
+}
+
+/// Header, ECN and source of an opened packet.
+fn check_inner(tables: &Tables, data: &DataSession, packet: &mut [u8], outer_ecn: u8) -> Result<Ip, Verdict> {
+    let inner = parse::ip(packet).map_err(|_| Verdict::DropInnerMalformed)?;
+    if !decapsulate_ecn(outer_ecn, &inner, packet) {
+        return Err(Verdict::DropEcn);
+    }
+    if !data.is_source_allowed(inner.source, tables) {
+        return Err(Verdict::DropSourceNotAllowed);
+    }
+    Ok(inner)
 }

@@ -14,6 +14,7 @@ pub mod mailbox;
 pub mod network;
 mod outbound;
 pub mod publish;
+pub mod session_table;
 pub mod tables;
 pub mod unreachable;
 pub mod worker;

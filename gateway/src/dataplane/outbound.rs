@@ -1,7 +1,8 @@
 //! Tunnel to network: packets are matched to peers, given nonces, padded, sealed in one AEAD batch and put
 //! behind the outer headers of their path.
 
-use std::net::SocketAddr;
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aead::{Packet, TAG_LEN};
@@ -13,40 +14,55 @@ use zerocopy::IntoBytes;
 
 use super::counters::Verdict;
 use super::engine::{BATCH_MAX, Engine};
-use super::tables::{Path, PeerEntry, SealingSession};
+use super::tables::{Path, PeerEntry, SealingSession, Tables};
 use crate::io::{Datagram, Frame, FramePool};
 
-/// Scratch of one batch of packets being sealed; empty between batches.
-#[derive(Debug, Default)]
-pub(super) struct Sealing {
-    /// Inner packets as routed, with their ECN fields; parallel to the runs of `to`.
-    routed: Vec<(Frame, u8)>,
-    to: Vec<Destined>,
-    /// Messages with header and padding, ready for the AEAD; parallel to `outgoing`.
-    frames: Vec<Frame>,
-    outgoing: Vec<Outgoing>,
-    runs: Vec<Run>,
+/// Packets whose peers are known.
+#[derive(Default)]
+struct Routed<'t> {
+    /// Parallel to the runs of `to`.
+    packets: ArrayVec<InnerPacket, BATCH_MAX>,
+    to: ArrayVec<Destined<'t>, BATCH_MAX>,
+}
+
+struct InnerPacket {
+    frame: Frame,
+    destination: IpAddr,
+    ecn: u8,
 }
 
 /// Consecutive packets for one peer.
-#[derive(Debug)]
-struct Destined {
-    peer: Arc<PeerEntry>,
+struct Destined<'t> {
+    peer: &'t PeerEntry,
     len: usize,
 }
 
-#[derive(Debug)]
+/// How the packets for a peer are sealed and where they go, at this moment.
+struct Way {
+    path: Option<Path>,
+    /// Local index of the session.
+    current: Option<u32>,
+}
+
+/// Messages on their way out.
+#[derive(Default)]
+struct Sealing<'t> {
+    /// With header and padding, ready for the AEAD; parallel to `outgoing`.
+    frames: ArrayVec<Frame, BATCH_MAX>,
+    outgoing: ArrayVec<Outgoing, BATCH_MAX>,
+    runs: ArrayVec<Run<'t>, BATCH_MAX>,
+}
+
 struct Outgoing {
     counter: u64,
     ecn: u8,
 }
 
 /// Consecutive messages sealed under one session.
-#[derive(Debug)]
-struct Run {
-    session: Arc<SealingSession>,
-    peer: Arc<PeerEntry>,
-    path: Arc<Path>,
+struct Run<'t> {
+    session: &'t SealingSession,
+    peer: &'t PeerEntry,
+    path: Path,
     len: usize,
 }
 
@@ -58,61 +74,83 @@ impl Engine {
         if packets.is_empty() {
             return;
         }
-        let mut sealing = std::mem::take(&mut self.sealing);
-        for frame in packets.drain(..) {
-            self.match_peer(pool, &mut sealing, frame, now);
+        let routing = self.shared.tables.load();
+        while !packets.is_empty() {
+            let mut routed = Routed::default();
+            for frame in packets.drain(..packets.len().min(BATCH_MAX)) {
+                self.match_peer(pool, &routing, &mut routed, frame, now);
+            }
+            let ways = routed.ways();
+            // Loaded after the sessions' indices were read, so that it has these sessions.
+            let tables = self.shared.tables.load();
+            let mut sealing = Sealing::default();
+            self.reserve(pool, &tables, routed, ways, &mut sealing, now);
+            self.seal(pool, &mut sealing);
+            self.emit(pool, sealing, now);
         }
-        self.reserve(pool, &mut sealing, now);
-        self.seal(pool, &mut sealing);
-        self.emit(pool, &mut sealing, now);
-        self.sealing = sealing;
     }
 
     /// Cryptokey routing: the peer whose allowed IPs hold the destination.
-    fn match_peer(&mut self, pool: &mut FramePool, sealing: &mut Sealing, mut frame: Frame, now: Time) {
+    fn match_peer<'t>(
+        &mut self,
+        pool: &mut FramePool,
+        tables: &'t Tables,
+        routed: &mut Routed<'t>,
+        mut frame: Frame,
+        now: Time,
+    ) {
         let Ok(inner) = parse::ip(pool.data(&frame)) else {
             return self.drop_frame(pool, frame, Verdict::DropInnerMalformed);
         };
         // Ethernet pads short frames: what follows the packet is not part of it.
         frame.set_len(inner.len);
-        let tables = self.tables.load();
         let Some(peer) = tables.allowed_ips.lookup(inner.destination) else {
             return self.refuse(pool, frame, Verdict::DropNoPeer, now);
         };
         if is_looping(peer, &inner, pool.data(&frame), tables.listen_port) {
             return self.drop_frame(pool, frame, Verdict::DropLoop);
         }
-        match sealing.to.last_mut() {
-            Some(run) if Arc::ptr_eq(&run.peer, peer) => run.len += 1,
-            _ => sealing.to.push(Destined { peer: Arc::clone(peer), len: 1 }),
+        match routed.to.last_mut() {
+            Some(run) if std::ptr::eq(run.peer, Arc::as_ptr(peer)) => run.len += 1,
+            _ => routed.to.push(Destined { peer, len: 1 }),
         }
-        sealing.routed.push((frame, inner.ecn()));
+        routed.packets.push(InnerPacket { frame, destination: inner.destination, ecn: inner.ecn() });
     }
 
     /// Takes the nonces of each run at once. A run without a session that may send is staged.
-    fn reserve(&mut self, pool: &mut FramePool, sealing: &mut Sealing, now: Time) {
-        let Sealing { routed, to, frames, outgoing, runs } = sealing;
-        let mut routed = routed.drain(..);
-        for Destined { peer, len } in to.drain(..) {
-            let packets = routed.by_ref().take(len);
-            let Some(path) = peer.path.load_full() else {
-                packets.for_each(|(frame, _)| self.refuse(pool, frame, Verdict::DropNoEndpoint, now));
+    fn reserve<'t>(
+        &mut self,
+        pool: &mut FramePool,
+        tables: &'t Tables,
+        routed: Routed<'t>,
+        ways: Ways,
+        sealing: &mut Sealing<'t>,
+        now: Time,
+    ) {
+        let sessions = sessions_of(tables, &routed, &ways);
+        let mut packets = routed.packets.into_iter();
+        for ((Destined { peer, len }, Way { path, .. }), session) in
+            routed.to.into_iter().zip(ways).zip(sessions)
+        {
+            let run = packets.by_ref().take(len);
+            let Some(path) = path else {
+                run.for_each(|packet| self.refuse(pool, packet.frame, Verdict::DropNoEndpoint, now));
                 continue;
             };
-            let session = peer.current.load_full();
-            let first = session.as_ref().and_then(|data| data.session.reserve(len as u32, now));
+            let first = session.and_then(|sending| sending.session.reserve(len as u32, now));
             let (Some(session), Some(first)) = (session, first) else {
-                packets.for_each(|(frame, _)| self.stage(pool, &peer, frame));
+                run.for_each(|packet| self.stage(pool, peer, packet.frame));
                 continue;
             };
-            let sealed_before = frames.len();
-            for (counter, (frame, ecn)) in (first..).zip(packets) {
-                if let Some(frame) = self.prepare(pool, &session, counter, frame) {
-                    frames.push(frame);
-                    outgoing.push(Outgoing { counter, ecn });
+            let sealed_before = sealing.frames.len();
+            for (counter, packet) in (first..).zip(run) {
+                let ecn = packet.ecn;
+                if let Some(frame) = self.prepare(pool, tables, session, counter, packet) {
+                    sealing.frames.push(frame);
+                    sealing.outgoing.push(Outgoing { counter, ecn });
                 }
             }
-            runs.push(Run { session, peer, path, len: frames.len() - sealed_before });
+            sealing.runs.push(Run { session, peer, path, len: sealing.frames.len() - sealed_before });
         }
     }
 
@@ -128,18 +166,17 @@ impl Engine {
     fn prepare(
         &mut self,
         pool: &mut FramePool,
+        tables: &Tables,
         data: &SealingSession,
         counter: u64,
-        mut frame: Frame,
+        packet: InnerPacket,
     ) -> Option<Frame> {
+        let InnerPacket { mut frame, destination, .. } = packet;
         let inner_len = frame.len();
-        let tables = self.tables.load();
         // Padding must not make a packet larger than its route lets through (kernel `calculate_skb_padding`).
-        let route_mtu = parse::ip(pool.data(&frame))
-            .ok()
-            .and_then(|inner| tables.fib.tunnel_mtu_towards(inner.destination))
-            .map_or(tables.tunnel_mtu, |mtu| mtu.min(tables.tunnel_mtu));
-        let padded = padded_len(inner_len, route_mtu);
+        let route_mtu = tables.fib.tunnel_mtu_towards(destination);
+        let padded =
+            padded_len(inner_len, route_mtu.map_or(tables.tunnel_mtu, |mtu| mtu.min(tables.tunnel_mtu)));
         let fits = frame.set_len(padded + TAG_LEN) && frame.grow_front(TRANSPORT_HEADER_LEN);
         if !fits {
             self.drop_frame(pool, frame, Verdict::DropTooBig);
@@ -153,35 +190,33 @@ impl Engine {
     }
 
     /// Seals the whole batch in place.
-    fn seal(&mut self, pool: &mut FramePool, sealing: &mut Sealing) {
-        let Sealing { frames, outgoing, runs, .. } = sealing;
-        let mut keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.key, run.len));
-        let mut buffers = pool.data_mut_each(frames);
-        for chunk in outgoing.chunks(BATCH_MAX) {
-            let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
-            for (message, (key, buffer)) in chunk.iter().zip(keys.by_ref().zip(buffers.by_ref())) {
-                packets.push(Packet {
-                    key,
-                    counter: message.counter,
-                    buffer: &mut buffer[TRANSPORT_HEADER_LEN..],
-                });
-            }
-            self.aead.seal(&mut packets);
-        }
+    fn seal(&mut self, pool: &mut FramePool, sealing: &mut Sealing<'_>) {
+        let Sealing { frames, outgoing, runs } = sealing;
+        let keys = runs.iter().flat_map(|run| std::iter::repeat_n(&run.session.key, run.len));
+        let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = outgoing
+            .iter()
+            .zip(keys)
+            .zip(pool.data_mut_each(frames))
+            .map(|((message, key), buffer)| Packet {
+                key,
+                counter: message.counter,
+                buffer: &mut buffer[TRANSPORT_HEADER_LEN..],
+            })
+            .collect();
+        self.aead.seal(&mut packets);
     }
 
     /// Prepends the outer headers and queues each run at its way out.
-    fn emit(&mut self, pool: &mut FramePool, sealing: &mut Sealing, now: Time) {
-        let Sealing { frames, outgoing, runs, .. } = sealing;
-        let mut sealed = frames.drain(..).zip(outgoing.drain(..));
-        for Run { session, peer, path, len } in runs.drain(..) {
+    fn emit(&mut self, pool: &mut FramePool, sealing: Sealing<'_>, now: Time) {
+        let mut sealed = sealing.frames.into_iter().zip(sealing.outgoing);
+        for Run { session, peer, path, len } in sealing.runs {
             let mut bytes = 0;
             for (frame, message) in sealed.by_ref().take(len) {
                 bytes += frame.len() as u64;
                 self.emit_message(pool, &path, frame, &message);
             }
             if bytes > 0 {
-                self.mark_sent(&session, &peer, bytes, now);
+                self.mark_sent(session, peer, bytes, now);
             }
         }
     }
@@ -198,7 +233,7 @@ impl Engine {
             return;
         }
         self.tally.count(Verdict::SealedToSocket);
-        self.egress.datagrams.push(Datagram { frame, endpoint: path.outgoing, ecn: message.ecn });
+        self.egress.datagrams.push(Datagram { frame, endpoint: path.outgoing(), ecn: message.ecn });
     }
 
     fn mark_sent(&mut self, data: &SealingSession, peer: &PeerEntry, bytes: u64, now: Time) {
@@ -211,14 +246,52 @@ impl Engine {
     }
 }
 
+type Ways = ArrayVec<Way, BATCH_MAX>;
+
+impl Routed<'_> {
+    /// Reads what the peers say of themselves: one after the other, so that none is waited for alone.
+    fn ways(&self) -> Ways {
+        self.to
+            .iter()
+            .map(|destined| Way { path: destined.peer.path(), current: destined.peer.current() })
+            .collect()
+    }
+}
+
+/// The session each run is sealed under, parallel to `routed.to`; the memory they need next is asked for.
+///
+/// `None` where there is none yet, or where control put another in its place between the two reads: control gets the
+/// packets, and sends them.
+fn sessions_of<'t>(
+    tables: &'t Tables,
+    routed: &Routed<'_>,
+    ways: &Ways,
+) -> ArrayVec<Option<&'t SealingSession>, BATCH_MAX> {
+    let mut slots: ArrayVec<u32, BATCH_MAX> =
+        ways.iter().map(|way| way.current.unwrap_or_default()).collect();
+    tables.sessions.slots_of(&mut slots);
+    let sessions: ArrayVec<_, BATCH_MAX> = ways
+        .iter()
+        .zip(slots)
+        .map(|(way, slot)| tables.sessions.at(slot, way.current?)?.sending.as_deref())
+        .collect();
+    if sessions.len() > 1 {
+        let found = || sessions.iter().flatten();
+        black_box(found().map(|sending| Arc::as_ptr(&sending.session).addr()).fold(0, |all, one| all ^ one));
+        black_box(found().map(|sending| sending.session.touch_sending()).fold(0, |all, one| all ^ one));
+        let last_sent = |destined: &Destined<'_>| destined.peer.activity.last_sent();
+        black_box(routed.to.iter().filter_map(last_sent).fold(0, |all, time| all ^ time.0));
+    }
+    sessions
+}
+
 /// Whether `packet` is a datagram of our own to the very peer it would be sealed for. Where a peer's endpoint is
 /// within its allowed IPs the kernel routes what we send it back to us: sealed again and again it would go round for
 /// ever.
 fn is_looping(peer: &PeerEntry, inner: &parse::Ip, packet: &[u8], listen_port: u16) -> bool {
     let is_ours = |ports: (u16, u16)| {
-        let path = peer.path.load();
-        let remote = path.as_ref().map(|path| path.endpoint.remote);
-        ports.0 == listen_port && remote == Some(SocketAddr::new(inner.destination, ports.1))
+        let destination = SocketAddr::new(inner.destination, ports.1);
+        ports.0 == listen_port && peer.path().is_some_and(|path| path.endpoint.remote == destination)
     };
     udp_ports(inner, packet).is_some_and(is_ours)
 }

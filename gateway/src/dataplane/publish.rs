@@ -1,19 +1,18 @@
 //! From control to workers: the one writer of [`Shared`]. Workers only ever drop references; what is replaced
 //! here is kept until nobody else holds it and freed by [`Publisher::collect`], on control's time.
 
-use std::any::Any;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use wireguard::{Activity, AllowedIpChange, AllowedIps, Endpoint, LocalAddress, PeerId, Session};
 
 use super::encap::OuterHeader;
 use super::fib::{Fib, Neighbour, NextHop};
 use super::network::Network;
+use super::session_table::SessionTable;
 use super::tables::{DataSession, LinkPath, Path, PeerEntry, SealingSession, Shared, Tables};
 
 /// Control's handle on what workers see.
@@ -27,7 +26,9 @@ pub struct Publisher {
     by_address: BTreeSet<(IpAddr, PeerId)>,
     /// Unresolved neighbours, and how many peers are behind each.
     awaited: BTreeMap<Neighbour, usize>,
+    sessions: SessionTable,
     allowed_ips: AllowedIps<Arc<PeerEntry>>,
+    allowed_ips_version: u64,
     network: Arc<Network>,
     own_addresses: BTreeSet<IpAddr>,
     fib: Arc<Fib>,
@@ -35,30 +36,32 @@ pub struct Publisher {
     tunnel_mtu: usize,
     listen_port: u16,
     path_resolutions: u64,
-    retired: Vec<Retired>,
+    /// Snapshots that a worker may be in the middle of a batch with.
+    retired: Vec<Arc<Tables>>,
 }
 
 #[derive(Debug)]
 struct Peer {
     entry: Arc<PeerEntry>,
+    /// Local index of the session that was made to send last.
+    sending: Option<u32>,
     endpoint: Option<Endpoint>,
     awaits: Option<Neighbour>,
 }
 
-/// Something workers may still hold.
-#[derive(Debug)]
-struct Retired(Arc<dyn Any + Send + Sync>);
-
 impl Publisher {
     /// A publisher for `shared`; `fast_links` are the interface indices of links with AF_XDP sockets.
     pub fn new(shared: Arc<Shared>, fast_links: BTreeSet<u32>) -> Self {
+        let sessions = shared.tables.load().sessions.clone();
         Self {
             shared,
             fast_links,
             peers: BTreeMap::new(),
             by_address: BTreeSet::new(),
             awaited: BTreeMap::new(),
+            sessions,
             allowed_ips: AllowedIps::new(),
+            allowed_ips_version: 0,
             network: Arc::default(),
             own_addresses: BTreeSet::new(),
             fib: Arc::default(),
@@ -72,8 +75,8 @@ impl Publisher {
 
     /// Makes a peer known. It takes part in routing once [`Publisher::change_allowed_ips`] names it.
     pub fn add_peer(&mut self, id: PeerId, activity: Arc<Activity>) {
-        let entry = PeerEntry { id, activity, current: ArcSwapOption::empty(), path: ArcSwapOption::empty() };
-        let replaced = self.peers.insert(id, Peer { entry: Arc::new(entry), endpoint: None, awaits: None });
+        let entry = Arc::new(PeerEntry::new(id, activity));
+        let replaced = self.peers.insert(id, Peer { entry, sending: None, endpoint: None, awaits: None });
         debug_assert!(replaced.is_none(), "a slot is removed before it is used again");
     }
 
@@ -81,51 +84,51 @@ impl Publisher {
     pub fn remove_peer(&mut self, id: PeerId) {
         self.set_endpoint(id, None);
         if let Some(peer) = self.peers.remove(&id) {
-            self.retire_option(peer.entry.current.swap(None));
-            self.retire_option(peer.entry.path.swap(None));
-            self.retire(peer.entry);
+            peer.entry.set_current(None);
+            peer.entry.set_path(None);
         }
     }
 
-    /// Lets workers receive under `session`'s local index.
+    /// Lets workers receive under `session`'s local index, and send once it is the current one.
     pub fn add_session(&mut self, session: Arc<Session>) {
         let Some(peer) = self.peers.get(&session.peer()) else { return };
-        let session = Arc::new(DataSession::new(session, Arc::clone(&peer.entry)));
-        match self.shared.sessions.insert(session) {
-            Ok(replaced) => self.retire_option(replaced),
-            Err(error) => tracing::error!(%error, "a session cannot be used"),
-        }
+        let sending = Arc::new(SealingSession::new(Arc::clone(&session)));
+        let receiving = Arc::new(DataSession::new(session, Arc::clone(&peer.entry)));
+        self.sessions.insert(receiving, Some(sending));
+        self.publish_tables();
     }
 
     /// Makes workers forget the session of `local_index`.
     pub fn remove_session(&mut self, local_index: u32) {
-        let Some(session) = self.shared.sessions.remove(local_index) else { return };
-        let current = session.peer.current.load_full();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.session, &session.session)) {
-            // Unless a worker has just put the next one there.
-            session.peer.current.compare_and_swap(&current, None);
-            self.retire_option(current);
-        }
+        let Some(removed) = self.sessions.remove(local_index) else { return };
+        self.publish_tables();
+        let peer = &removed.receiving.peer;
+        // Unless a worker has just put the next one there.
+        peer.replace_current(local_index, None);
         // A worker that saw the peer roam under it may have changed the path without being heard any more.
-        self.resolve_path(session.peer.id);
-        self.retire(session);
+        self.resolve_path(peer.id);
     }
 
     /// Makes workers seal with `session`, which was added before; with `None` they stage.
     pub fn set_current_session(&mut self, id: PeerId, session: Option<&Session>) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        let added = session.and_then(|session| self.shared.sessions.lookup(session.local_index()));
-        let is_held = |added: &Arc<DataSession>| {
-            let held = peer.entry.current.load();
-            held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.session, &added.session))
-        };
-        if added.as_ref().is_some_and(is_held) {
-            // The worker that saw the confirmation was faster.
-            return;
+        let added = session.and_then(|session| self.sessions.lookup(session.local_index()));
+        let index = added.map(|entry| entry.session().local_index());
+        let unexpanded =
+            added.filter(|entry| entry.sending.is_none()).map(|entry| Arc::clone(entry.session()));
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let former = std::mem::replace(&mut peer.sending, index).filter(|former| Some(*former) != index);
+        let entry = Arc::clone(&peer.entry);
+        if let Some(session) = unexpanded {
+            let sending = Arc::new(SealingSession::new(session));
+            self.sessions.set_sending(sending.session.local_index(), Some(sending));
+            self.publish_tables();
         }
-        let current = added.map(|added| Arc::new(SealingSession::new(Arc::clone(&added.session))));
-        let replaced = peer.entry.current.swap(current);
-        self.retire_option(replaced);
+        // The worker that saw the confirmation may have been faster: then this changes nothing.
+        entry.set_current(index);
+        if let Some(former) = former {
+            self.sessions.set_sending(former, None);
+            self.publish_tables();
+        }
     }
 
     /// Makes workers send to `endpoint`.
@@ -153,6 +156,7 @@ impl Publisher {
             }
         }
         self.allowed_ips = published;
+        self.allowed_ips_version += 1;
         self.publish_tables();
     }
 
@@ -165,6 +169,7 @@ impl Publisher {
                 None => self.allowed_ips.remove(prefix),
             };
         }
+        self.allowed_ips_version += 1;
         self.publish_tables();
     }
 
@@ -222,7 +227,7 @@ impl Publisher {
 
     /// Whether datagrams to `id` bypass the kernel: what `wgx status` calls the fast path.
     pub fn is_fast(&self, id: PeerId) -> bool {
-        let path = self.peers.get(&id).and_then(|peer| peer.entry.path.load_full());
+        let path = self.peers.get(&id).and_then(|peer| peer.entry.path());
         path.is_some_and(|path| path.link.is_some())
     }
 
@@ -234,7 +239,7 @@ impl Publisher {
 
     /// Frees what was replaced and no worker holds any more. To be called about once a second.
     pub fn collect(&mut self) {
-        self.retired.retain(|retired| Arc::strong_count(&retired.0) > 1);
+        self.retired.retain(|retired| Arc::strong_count(retired) > 1);
     }
 
     /// Returns the prefixes whose destinations may be reached otherwise than before.
@@ -247,13 +252,17 @@ impl Publisher {
 
     fn publish_tables(&mut self) {
         let tables = Tables {
+            sessions: self.sessions.clone(),
             allowed_ips: self.allowed_ips.clone(),
+            allowed_ips_version: self.allowed_ips_version,
             fib: Arc::clone(&self.fib),
             tunnel_mtu: self.tunnel_mtu,
             listen_port: self.listen_port,
         };
         let replaced = self.shared.tables.swap(Arc::new(tables));
-        self.retire(replaced);
+        if Arc::strong_count(&replaced) > 1 {
+            self.retired.push(replaced);
+        }
     }
 
     fn resolve_all_paths(&mut self) {
@@ -285,12 +294,11 @@ impl Publisher {
         let peer = &self.peers[&id];
         let path = peer.endpoint.map(|endpoint| {
             let outgoing = self.outgoing(&endpoint);
-            Path { endpoint, outgoing, link: self.link_path(&outgoing) }
+            let keeps_local = outgoing.local.is_some();
+            Path { endpoint, keeps_local, link: self.link_path(&outgoing) }
         });
-        let held = peer.entry.path.load_full();
-        if held.as_deref() != path.as_ref() {
-            peer.entry.path.store(path.map(Arc::new));
-            self.retire_option(held);
+        if peer.entry.path() != path {
+            peer.entry.set_path(path);
         }
     }
 
@@ -326,18 +334,5 @@ impl Publisher {
 
     fn is_own(&self, ip: IpAddr) -> bool {
         self.own_addresses.contains(&ip)
-    }
-
-    fn retire<T: Any + Send + Sync>(&mut self, replaced: Arc<T>) {
-        // It is out of every table, so nobody who does not hold it can come to.
-        if Arc::strong_count(&replaced) > 1 {
-            self.retired.push(Retired(replaced));
-        }
-    }
-
-    fn retire_option<T: Any + Send + Sync>(&mut self, replaced: Option<Arc<T>>) {
-        if let Some(replaced) = replaced {
-            self.retire(replaced);
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use wireguard::Time;
 
-use super::classify::{Plain, Roles};
+use super::classify::Roles;
 use super::counters::{Verdict, WorkerCounters};
 use super::engine::{BATCH_MAX, Engine};
 use crate::clock::Clock;
@@ -156,13 +156,14 @@ impl Worker {
         }
         let interface_index = link.port.interface_index();
         let roles = link.roles;
-        for frame in self.received.drain(..) {
-            match self.engine.classify(&mut self.pool, frame, interface_index, roles) {
-                Ok(Plain::Datagram(datagram)) => self.datagrams.push(datagram),
-                Ok(Plain::Packet(frame)) => self.packets.push(frame),
-                Err(frame) => self.engine.drop_frame(&mut self.pool, frame, Verdict::DropUnparsed),
-            }
-        }
+        self.engine.classify(
+            &mut self.pool,
+            &mut self.received,
+            interface_index,
+            roles,
+            &mut self.datagrams,
+            &mut self.packets,
+        );
         self.process(now);
         count
     }

@@ -104,7 +104,6 @@ fn set_option(
 ) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: `value` is readable memory of `len` bytes for the time of the call.
-    let status =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    let status = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

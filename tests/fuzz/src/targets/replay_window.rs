@@ -12,7 +12,7 @@ use crate::input::Input;
 /// Shows counters to the window: near the greatest, near its edge, near the limit, and anywhere.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut window = ReplayWindow::new();
+    let window = ReplayWindow::new();
     let mut seen = BTreeSet::new();
     while input.has_step() {
         let greatest: u64 = seen.last().copied().unwrap_or_default();
@@ -34,6 +34,6 @@ pub fn run(data: &[u8]) {
         } else {
             Err(ReplayError::Seen)
         };
-        assert_eq!(window.accept(counter), expected, "counter {counter} behind {greatest}");
+        assert_eq!(window.lock().accept(counter), expected, "counter {counter} behind {greatest}");
     }
 }
