@@ -65,8 +65,15 @@ pub struct Outcome {
     pub duplicates: u64,
     /// From the first packet's intended time to the last arrival, in seconds.
     pub elapsed_seconds: f64,
-    /// Arrivals per second of sending: what a gateway in overload still delivers.
+    /// Arrivals while packets were sent, per second of that: what a gateway in overload still delivers.
     pub received_pps: f64,
+    /// Packets that reached the sink and were lost there, for want of room: the generator's fault, not the gateway's.
+    /// They are also among the lost; more than none make a trial void.
+    pub sink_drops: u64,
+    /// Arrivals whose contents, of those looked at, were not what was sent, or that did not open.
+    pub corrupt: u64,
+    /// Arrivals whose latency is known: all, or where the sink had to open sealed packets an even sample.
+    pub latency_samples: u64,
     /// How much later than intended packets were sent, in microseconds, 99th percentile: the generator's own share of
     /// the latency. Large values make a trial void.
     pub send_delay_p99_us: f64,
@@ -80,7 +87,20 @@ pub struct Outcome {
     pub percentiles: Vec<Percentile>,
 }
 
+/// The generator's own delay from which on a trial says more of the generator than of the gateway, in microseconds.
+pub const SEND_DELAY_MAX_US: f64 = 1_000.0;
+
 impl Outcome {
+    /// Why the trial says nothing of the gateway; `None` when it does. An overload trial, which sends as fast as it
+    /// can, has no delay.
+    pub fn void(&self) -> Option<String> {
+        if self.sink_drops > 0 {
+            return Some(format!("the sink lost {} packets itself", self.sink_drops));
+        }
+        (self.send_delay_p99_us > SEND_DELAY_MAX_US)
+            .then(|| format!("1 % of the packets were sent {:.0} us late or more", self.send_delay_p99_us))
+    }
+
     /// Lost packets as a share of those intended, 0 to 1: what the generator could not send counts as lost.
     pub fn loss_ratio(&self) -> f64 {
         if self.intended == 0 {
