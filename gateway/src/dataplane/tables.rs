@@ -1,8 +1,9 @@
 //! What workers look up: sessions by receiver index, peers by allowed IPs, next hops by destination. Written
 //! by the [`Publisher`](super::publish::Publisher) alone, read by every worker without locks.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use aead::Key;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -48,11 +49,19 @@ pub struct Tables {
     pub tunnel_mtu: usize,
     /// The UDP port peers send to.
     pub listen_port: u16,
+    /// This host's addresses, whatever link they are on.
+    pub own_addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { allowed_ips: AllowedIps::new(), fib: Arc::default(), tunnel_mtu: 0, listen_port: 0 }
+        Self {
+            allowed_ips: AllowedIps::new(),
+            fib: Arc::default(),
+            tunnel_mtu: 0,
+            listen_port: 0,
+            own_addresses: Arc::default(),
+        }
     }
 }
 
