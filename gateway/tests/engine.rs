@@ -2,7 +2,7 @@
 
 mod laboratory;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use gateway::dataplane::counters::Verdict;
 use laboratory::{
@@ -220,8 +220,9 @@ fn our_own_datagrams_do_not_enter_the_tunnel_of_the_peer_they_are_for() {
     let mut lab = Laboratory::new();
     let endpoint = SocketAddr::new(CLIENT.inner, 7);
     lab.set_endpoint(&CLIENT, endpoint);
-    let datagram = |source: u16, destination: u16, fragment: u8| {
-        let mut packet = ipv4(SERVER, CLIENT.inner, 60, 64);
+    let own: IpAddr = "192.0.2.1".parse().unwrap();
+    let datagram = |from: IpAddr, source: u16, destination: u16, fragment: u8| {
+        let mut packet = ipv4(from, CLIENT.inner, 60, 64);
         packet[6] = fragment;
         packet[9] = 17;
         packet[20..22].copy_from_slice(&source.to_be_bytes());
@@ -229,11 +230,18 @@ fn our_own_datagrams_do_not_enter_the_tunnel_of_the_peer_they_are_for() {
         packet
     };
     let more_fragments = 0x20;
-    for looping in [datagram(LISTEN_PORT, 7, 0), datagram(LISTEN_PORT, 7, more_fragments)] {
+    for looping in [datagram(own, LISTEN_PORT, 7, 0), datagram(own, LISTEN_PORT, 7, more_fragments)] {
         assert_eq!(lab.outbound(&[looping]), []);
     }
     assert_eq!(lab.count(Verdict::DropLoop), 2);
-    for other in [datagram(LISTEN_PORT, 8, 0), datagram(1, 7, 0), datagram(LISTEN_PORT, 7, 1)] {
+    let others = [
+        datagram(own, LISTEN_PORT, 8, 0),
+        datagram(own, 1, 7, 0),
+        datagram(own, LISTEN_PORT, 7, 1),
+        // Another WireGuard behind this host, on the same port, to the same peer.
+        datagram(SERVER, LISTEN_PORT, 7, 0),
+    ];
+    for other in others {
         assert_eq!(lab.outbound(&[other]).len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! A laboratory: namespaces, the links between them and the programs inside, removed together.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Command,
@@ -55,11 +55,7 @@ impl Lab {
         let mut registry = Registry::lock();
         registry.add_folder(&folder);
         // Private keys pass through configuration files in here.
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .with_context(|| format!("{} cannot be made", folder.display()))?;
+        create_folder(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         drop(registry);
         Ok(Self { prefix, folder, namespaces: Vec::new(), interfaces: Vec::new(), kept })
     }
@@ -153,6 +149,17 @@ impl Lab {
         registry.forget_folder(&self.folder);
         drop(registry);
         std::mem::forget(self);
+    }
+}
+
+/// Makes a laboratory's folder, and the folder of folders, which another process may remove in between.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut attempts = 0;
+    loop {
+        match fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 10 => attempts += 1,
+            outcome => return outcome,
+        }
     }
 }
 

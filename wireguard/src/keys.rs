@@ -1,6 +1,9 @@
 //! Keys: public ones that may be shown, secret ones that are erased when dropped and never printed.
 
-use std::fmt;
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq;
@@ -76,12 +79,61 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// The symmetric key that two peers may share beside their key pairs. All zeros is the same as none.
+/// 32 secret bytes: a symmetric key, the result of an agreement, the seed of a key.
 ///
-/// It stays in one place until it is erased, wherever its owner is moved to: a list of peers that grows leaves
-/// copies of what it holds behind.
+/// They stay in one place until they are erased, wherever their owner is moved to: a list that grows, a channel and
+/// a box leave copies behind of what was held inline.
 #[derive(Clone, Default)]
-pub struct PresharedKey(Option<Box<Zeroizing<[u8; KEY_LEN]>>>);
+pub struct SecretBytes(Box<Zeroizing<[u8; KEY_LEN]>>);
+
+impl SecretBytes {
+    /// A copy of `bytes`, which the caller still has to erase.
+    pub fn from_slice(bytes: &[u8; KEY_LEN]) -> Self {
+        let mut secret = Self::default();
+        secret.copy_from_slice(bytes);
+        secret
+    }
+}
+
+impl From<[u8; KEY_LEN]> for SecretBytes {
+    fn from(mut bytes: [u8; KEY_LEN]) -> Self {
+        let secret = Self::from_slice(&bytes);
+        bytes.zeroize();
+        secret
+    }
+}
+
+impl Deref for SecretBytes {
+    type Target = [u8; KEY_LEN];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for SecretBytes {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl PartialEq for SecretBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.ct_eq(&**other).into()
+    }
+}
+
+impl Eq for SecretBytes {}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretBytes(redacted)")
+    }
+}
+
+/// The symmetric key that two peers may share beside their key pairs. All zeros is the same as none.
+#[derive(Clone, Default)]
+pub struct PresharedKey(Option<SecretBytes>);
 
 impl PresharedKey {
     /// Any 32 bytes; zeros clear the key.
@@ -96,9 +148,7 @@ impl PresharedKey {
         if bool::from(bytes.ct_eq(&[0; KEY_LEN])) {
             return Self(None);
         }
-        let mut key = Box::new(Zeroizing::new([0; KEY_LEN]));
-        key.copy_from_slice(bytes);
-        Self(Some(key))
+        Self(Some(SecretBytes::from_slice(bytes)))
     }
 
     /// The secret: for the handshake and `wg show preshared-keys` only.
@@ -120,7 +170,7 @@ impl fmt::Debug for PresharedKey {
 
 #[cfg(test)]
 mod tests {
-    use super::{PresharedKey, PrivateKey, PublicKey};
+    use super::{PresharedKey, PrivateKey, PublicKey, SecretBytes};
 
     #[test]
     fn private_key_is_clamped_when_set() {
@@ -134,6 +184,7 @@ mod tests {
     fn secrets_are_not_printed() {
         assert_eq!(format!("{:?}", PrivateKey::from_bytes([0x41; 32])), "PrivateKey(redacted)");
         assert_eq!(format!("{:?}", PresharedKey::from_bytes([0x41; 32])), "PresharedKey(redacted)");
+        assert_eq!(format!("{:?}", SecretBytes::from([0x41; 32])), "SecretBytes(redacted)");
     }
 
     #[test]
@@ -151,6 +202,15 @@ mod tests {
         let place = std::ptr::from_ref(keys[0].as_bytes());
         keys.extend((0..100).map(|_| PresharedKey::default()));
         assert_eq!(std::ptr::from_ref(keys[0].as_bytes()), place);
+    }
+
+    #[test]
+    fn secret_bytes_are_compared_as_a_whole() {
+        let bytes = std::array::from_fn(|index| index as u8);
+        assert_eq!(SecretBytes::from(bytes), SecretBytes::from_slice(&bytes));
+        let mut other = SecretBytes::from(bytes);
+        other[31] ^= 1;
+        assert_ne!(SecretBytes::from(bytes), other);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, LocalAddress};
 pub use index::{HOST_BITS_MAX, IndexPermutation, IndexSlot, SLOT_BITS, SLOT_COUNT_MAX};
 pub use inner::InnerHeader;
-pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
+pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey, SecretBytes};
 pub use message::{MessageError, MessageType};
 pub use output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent};
 pub use padding::padded_len;

@@ -56,8 +56,8 @@ pub(crate) struct Peer {
     pub activity: Arc<Activity>,
     pub keypairs: Keypairs,
     pub pending: Option<PendingInitiation>,
-    /// Local index of the response that is being made.
-    pub responding: Option<u32>,
+    /// Local index of the response that is being made. The work has it weakly: once it is gone, there is no need.
+    pub responding: Option<Arc<u32>>,
     /// Newest timestamp of an initiation, and when it came.
     pub latest_timestamp: Timestamp,
     pub initiation_consumed_at: Option<Time>,

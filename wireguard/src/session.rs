@@ -15,7 +15,6 @@ use std::{
 
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 use zerocopy::{FromBytes, IntoBytes};
-use zeroize::Zeroizing;
 
 use crate::{
     PeerId,
@@ -25,7 +24,7 @@ use crate::{
         REKEY_AFTER_TIME_RECEIVING, TAG_LEN,
     },
     drop_reason::DropReason,
-    keys::KEY_LEN,
+    keys::{KEY_LEN, SecretBytes},
     message::{MessageType, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader},
     replay::{ReplayGuard, ReplayWindow},
     time::Time,
@@ -55,9 +54,9 @@ pub struct SessionParameters {
     /// Whether we began the handshake.
     pub initiator: bool,
     /// ChaCha20-Poly1305 key of packets to the peer.
-    pub sending_key: Zeroizing<[u8; KEY_LEN]>,
+    pub sending_key: SecretBytes,
     /// ChaCha20-Poly1305 key of packets from the peer.
-    pub receiving_key: Zeroizing<[u8; KEY_LEN]>,
+    pub receiving_key: SecretBytes,
 }
 
 /// The replay window is written for every batch received: its head has cache lines of its own, too.

@@ -3,12 +3,11 @@
 use std::fmt;
 
 use aws_lc_rs::agreement;
-use zeroize::Zeroizing;
 
-use crate::keys::{KEY_LEN, PrivateKey, PublicKey};
+use crate::keys::{KEY_LEN, PrivateKey, PublicKey, SecretBytes};
 
 /// A Diffie-Hellman result. Never all zeros.
-pub(crate) type SharedSecret = Zeroizing<[u8; KEY_LEN]>;
+pub(crate) type SharedSecret = SecretBytes;
 
 /// A private key ready for agreement; the library erases its memory when dropped.
 pub(crate) struct Secret(agreement::PrivateKey);

@@ -107,7 +107,7 @@ impl Engine {
         let Some(peer) = tables.allowed_ips.lookup(inner.destination) else {
             return self.refuse(pool, frame, Verdict::DropNoPeer, now);
         };
-        if is_looping(peer, &inner, pool.data(&frame), tables.listen_port) {
+        if is_looping(tables, peer, &inner, pool.data(&frame)) {
             return self.drop_frame(pool, frame, Verdict::DropLoop);
         }
         match routed.to.last_mut() {
@@ -287,11 +287,13 @@ fn sessions_of<'t>(
 
 /// Whether `packet` is a datagram of our own to the very peer it would be sealed for. Where a peer's endpoint is
 /// within its allowed IPs the kernel routes what we send it back to us: sealed again and again it would go round for
-/// ever.
-fn is_looping(peer: &PeerEntry, inner: &parse::Ip, packet: &[u8], listen_port: u16) -> bool {
+/// ever. What others behind this host send from the same port is no loop.
+fn is_looping(tables: &Tables, peer: &PeerEntry, inner: &parse::Ip, packet: &[u8]) -> bool {
     let is_ours = |ports: (u16, u16)| {
         let destination = SocketAddr::new(inner.destination, ports.1);
-        ports.0 == listen_port && peer.path().is_some_and(|path| path.endpoint.remote == destination)
+        ports.0 == tables.listen_port
+            && peer.path().is_some_and(|path| path.endpoint.remote == destination)
+            && tables.own_addresses.contains(&inner.source)
     };
     udp_ports(inner, packet).is_some_and(is_ours)
 }

@@ -30,7 +30,7 @@ pub struct Publisher {
     allowed_ips: AllowedIps<Arc<PeerEntry>>,
     allowed_ips_version: u64,
     network: Arc<Network>,
-    own_addresses: BTreeSet<IpAddr>,
+    own_addresses: Arc<BTreeSet<IpAddr>>,
     fib: Arc<Fib>,
     tunnel_index: u32,
     tunnel_mtu: usize,
@@ -63,7 +63,7 @@ impl Publisher {
             allowed_ips: AllowedIps::new(),
             allowed_ips_version: 0,
             network: Arc::default(),
-            own_addresses: BTreeSet::new(),
+            own_addresses: Arc::default(),
             fib: Arc::default(),
             tunnel_index: 0,
             tunnel_mtu: 0,
@@ -177,7 +177,10 @@ impl Publisher {
     pub fn set_network(&mut self, network: impl Into<Arc<Network>>) {
         self.network = network.into();
         let own = self.network.addresses.iter().map(|address| address.address.addr()).collect();
-        let are_addresses_changed = std::mem::replace(&mut self.own_addresses, own) != self.own_addresses;
+        let are_addresses_changed = *self.own_addresses != own;
+        if are_addresses_changed {
+            self.own_addresses = Arc::new(own);
+        }
         let changes = self.rebuild_fib();
         if are_addresses_changed {
             self.resolve_all_paths();
@@ -258,6 +261,7 @@ impl Publisher {
             fib: Arc::clone(&self.fib),
             tunnel_mtu: self.tunnel_mtu,
             listen_port: self.listen_port,
+            own_addresses: Arc::clone(&self.own_addresses),
         };
         let replaced = self.shared.tables.swap(Arc::new(tables));
         if Arc::strong_count(&replaced) > 1 {

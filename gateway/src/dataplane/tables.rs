@@ -1,6 +1,7 @@
 //! What workers look up: sessions by receiver index, peers by allowed IPs, next hops by destination. Written
 //! by the [`Publisher`](super::publish::Publisher) alone, read by every worker without locks.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +53,8 @@ pub struct Tables {
     pub tunnel_mtu: usize,
     /// The UDP port peers send to.
     pub listen_port: u16,
+    /// This host's addresses, whatever link they are on.
+    pub own_addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Tables {
@@ -64,6 +67,7 @@ impl Tables {
             fib: Arc::default(),
             tunnel_mtu: 0,
             listen_port: 0,
+            own_addresses: Arc::default(),
         }
     }
 }

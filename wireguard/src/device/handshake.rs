@@ -30,13 +30,16 @@ impl Device {
         let Some(peer) = self.peers.peer_mut(id) else {
             return;
         };
-        let superseded = peer.responding.replace(local_index);
+        let responding = Arc::new(local_index);
+        let wanted = Arc::downgrade(&responding);
+        let superseded = peer.responding.replace(responding);
         let preshared_key = peer.preshared_key.clone();
         if let Some(superseded) = superseded {
-            self.indices.remove(superseded);
+            self.indices.remove(*superseded);
         }
         let verified = Box::new(verified);
-        self.push_work(id, Task::Respond { verified, preshared_key, ephemeral, local_index });
+        let task = Task::Respond { verified, preshared_key, ephemeral, local_index, wanted };
+        self.push_work(id, task);
     }
 
     /// Sends a response; the new session waits as `next` until the initiator uses it.
@@ -47,10 +50,13 @@ impl Device {
         local_index: u32,
         now: Now,
     ) -> Result<(), DropReason> {
-        let Some(peer) = self.peers.peer_mut(id).filter(|peer| peer.responding == Some(local_index)) else {
+        let is_this = |responding: &mut Arc<u32>| **responding == local_index;
+        let Some(peer) = self.peers.peer_mut(id) else {
             return Ok(());
         };
-        peer.responding = None;
+        if peer.responding.take_if(is_this).is_none() {
+            return Ok(());
+        }
         let Some((mut message, keys)) = created else {
             self.indices.remove(local_index);
             return Err(DropReason::AuthenticationFailed);

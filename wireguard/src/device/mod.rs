@@ -34,7 +34,7 @@ use crate::{
     index::IndexPermutation,
     index_table::IndexTable,
     keypairs::Retired,
-    keys::{KEY_LEN, PrivateKey, PublicKey},
+    keys::{PrivateKey, PublicKey},
     output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent},
     peer_table::PeerTable,
     time::{Now, Time},
@@ -223,7 +223,7 @@ impl Device {
 
     fn drop_response_in_the_making(&mut self, id: PeerId) {
         if let Some(local_index) = self.peers.peer_mut(id).and_then(|peer| peer.responding.take()) {
-            self.indices.remove(local_index);
+            self.indices.remove(*local_index);
         }
     }
 
@@ -243,7 +243,7 @@ impl Device {
     }
 
     fn random_ephemeral(&mut self) -> EphemeralSeed {
-        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        let mut bytes = EphemeralSeed::default();
         self.rng.fill_bytes(bytes.as_mut_slice());
         bytes
     }

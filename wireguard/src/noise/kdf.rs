@@ -5,13 +5,14 @@ use blake2::{
     digest::{FixedOutput, KeyInit, Mac, Update, consts::U16},
 };
 use hmac::SimpleHmac;
-use zeroize::Zeroizing;
+
+use crate::keys::SecretBytes;
 
 /// Output of BLAKE2s-256, and the size of all keys.
 pub(crate) const HASH_LEN: usize = 32;
 
 /// A secret of hash length, erased when dropped.
-pub(crate) type SecretHash = Zeroizing<[u8; HASH_LEN]>;
+pub(crate) type SecretHash = SecretBytes;
 
 /// BLAKE2s-256 of the concatenation of `parts`.
 pub(crate) fn hash(parts: &[&[u8]]) -> [u8; HASH_LEN] {
@@ -38,7 +39,7 @@ fn hmac(key: &[u8; HASH_LEN], parts: &[&[u8]]) -> SecretHash {
     for part in parts {
         Mac::update(&mut hmac, part);
     }
-    Zeroizing::new(hmac.finalize_fixed().into())
+    <[u8; HASH_LEN]>::from(hmac.finalize_fixed()).into()
 }
 
 /// The first `N` outputs of HKDF with `key` as salt and `input` as keying material.

@@ -37,7 +37,7 @@ impl SymmetricState {
     fn new(responder: &PublicKey) -> Self {
         let chaining_key = hash(&[CONSTRUCTION]);
         let hash = hash(&[&hash(&[&chaining_key, IDENTIFIER]), responder.as_bytes()]);
-        Self { chaining_key: SecretHash::new(chaining_key), hash }
+        Self { chaining_key: chaining_key.into(), hash }
     }
 
     fn mix_hash(&mut self, data: &[u8]) {

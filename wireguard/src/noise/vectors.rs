@@ -74,7 +74,7 @@ fn pattern_matches_cacophony() {
     let chaining_key = hash(&[CONSTRUCTION]);
     let mut state = SymmetricState {
         hash: hash(&[&hash(&[&chaining_key, PROLOGUE]), responder_public.as_bytes()]),
-        chaining_key: SecretHash::new(chaining_key),
+        chaining_key: chaining_key.into(),
     };
     state.mix_ephemeral(initiator_ephemeral_public.as_bytes());
     let key = state.mix_shared_secret(&agree(&initiator_ephemeral, &responder_public));

@@ -93,6 +93,7 @@ fn work_for_a_removed_peer_is_void_even_if_its_slot_is_used_again() {
         ],
         ..DeviceChange::default()
     });
+    assert!(!work.is_wanted(), "no curve arithmetic for who is gone");
     assert_eq!(slow.finish(work), Ok(()));
     assert!(slow.sent().is_empty());
     assert_eq!(slow.network.nodes[BOB].session_count(), 0);
@@ -143,6 +144,7 @@ fn newer_initiation_takes_the_place_of_a_response_in_the_making() {
     let time = now(slow.network.time);
     slow.network.nodes[BOB].device.receive(incoming, time).expect("it is newer");
     let second_work = slow.network.nodes[BOB].device.poll_work().expect("another response");
+    assert!(second_work.is_wanted() && !first_work.is_wanted());
     assert_eq!(slow.finish(second_work), Ok(()));
     assert_eq!(slow.finish(first_work), Ok(()));
     let sent = slow.sent();

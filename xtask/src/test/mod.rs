@@ -6,10 +6,11 @@
 //! `gateway/tests/xdp_steering/report.rs` does both. Lines `interop: ...` are cells of the [`matrix`].
 //!
 //! Other tests than those of the crate `tests` run in parallel; that crate's use whole machines made of network
-//! namespaces and run one by one. They find the built program in `WGX_BINARY`.
+//! namespaces, and its [`programs`] run a few at a time. They find the built program in `WGX_BINARY`.
 
 mod log;
 mod matrix;
+mod programs;
 mod results;
 
 use std::{env, fs, path::Path, process::Command};
@@ -85,9 +86,7 @@ pub fn run_all(skips: Skips) -> Result<()> {
     check("tests in parallel", &mut || {
         tally.add(test(&log.path, &["--workspace", "--exclude", "tests", "--no-fail-fast"])?)
     });
-    check("tests in network namespaces, one by one", &mut || {
-        tally.add(test(&log.path, &["--package", "tests", "--no-fail-fast", "--", "--test-threads=1"])?)
-    });
+    check("tests in network namespaces", &mut || programs::run(&log.path, &mut tally));
 
     conclude(&tally, &log, failures, skips)
 }

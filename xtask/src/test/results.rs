@@ -52,6 +52,13 @@ pub fn watch(command: &mut Command) -> Result<Tally> {
 }
 
 impl Tally {
+    /// What a whole output says.
+    pub fn of(output: &str) -> Self {
+        let mut tally = Self::default();
+        output.lines().for_each(|line| tally.count(line));
+        tally
+    }
+
     /// Reads libtest's `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn count(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };

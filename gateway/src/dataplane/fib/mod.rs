@@ -30,10 +30,17 @@ pub struct LinkHop {
     pub destination_mac: Mac,
     /// The link's own address.
     pub source_mac: Mac,
-    /// The link's MTU, in bytes of IP packet.
+    /// The link's MTU or the route's, whichever is smaller, in bytes of IP packet.
     pub mtu: u32,
     /// The address packets of this host leave with on this route, where the kernel names one.
     pub source: Option<IpAddr>,
+}
+
+impl LinkHop {
+    /// With the MTU of a route where that is smaller than the link's.
+    fn within(self, route_mtu: Option<u32>) -> Self {
+        Self { mtu: route_mtu.map_or(self.mtu, |mtu| mtu.min(self.mtu)), ..self }
+    }
 }
 
 /// A route that may need its neighbour resolved, for the upkeep of the neighbour table.
@@ -56,6 +63,8 @@ enum Leaf {
     /// On-link and the destination has no entry of its own: its neighbour is not resolved.
     OnLink {
         interface_index: u32,
+        /// The route's own MTU.
+        mtu: Option<u32>,
     },
     /// Behind a gateway that is not resolved.
     Unresolved(Neighbour),
@@ -112,7 +121,7 @@ impl Fib {
     /// missing: the one to ask the kernel to resolve.
     pub fn unresolved(&self, destination: IpAddr) -> Option<Neighbour> {
         match self.leaf(destination) {
-            Some(Leaf::OnLink { interface_index }) => {
+            Some(Leaf::OnLink { interface_index, .. }) => {
                 Some(Neighbour { interface_index: *interface_index, address: destination })
             }
             Some(Leaf::Unresolved(neighbour)) => Some(*neighbour),
@@ -133,7 +142,9 @@ impl Fib {
     pub fn interface_towards(&self, destination: IpAddr) -> Option<u32> {
         match self.leaf(destination)? {
             Leaf::Resolved(NextHop::Link(hop)) => Some(hop.interface_index),
-            Leaf::OnLink { interface_index } | Leaf::Elsewhere { interface_index } => Some(*interface_index),
+            Leaf::OnLink { interface_index, .. } | Leaf::Elsewhere { interface_index } => {
+                Some(*interface_index)
+            }
             Leaf::Unresolved(neighbour) => Some(neighbour.interface_index),
             Leaf::Resolved(_) | Leaf::Tunnel { .. } => None,
         }
@@ -156,13 +167,12 @@ impl Fib {
     /// Gives every resolved on-link neighbour a host route, so that one look-up yields route and MAC.
     fn insert_resolved_neighbours(&mut self, network: &Network) {
         for ((interface_index, address), mac) in &network.neighbours {
-            let on_this_link = matches!(self.leaf(*address),
-                Some(Leaf::OnLink { interface_index: on }) if on == interface_index);
-            if !on_this_link {
-                continue;
-            }
+            let route_mtu = match self.leaf(*address) {
+                Some(Leaf::OnLink { interface_index: on, mtu }) if on == interface_index => *mtu,
+                _ => continue,
+            };
             if let Some(hop) = link_hop(network, *interface_index, *mac, None, *address) {
-                self.insert(IpNet::from(*address), Leaf::Resolved(NextHop::Link(hop)));
+                self.insert(IpNet::from(*address), Leaf::Resolved(NextHop::Link(hop.within(route_mtu))));
             }
         }
     }
@@ -233,13 +243,11 @@ fn leaf_of(route: &Route, network: &Network, fast_links: &BTreeSet<u32>, tunnel_
     if !fast_links.contains(&interface_index) {
         return Leaf::Elsewhere { interface_index };
     }
-    let Some(gateway) = route.gateway else { return Leaf::OnLink { interface_index } };
+    let Some(gateway) = route.gateway else { return Leaf::OnLink { interface_index, mtu: route.mtu } };
     match network.neighbours.get(&(interface_index, gateway)) {
         Some(mac) => {
-            link_hop(network, interface_index, *mac, route.preferred_source, gateway).map_or(kernel, |hop| {
-                let mtu = route.mtu.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
-                Leaf::Resolved(NextHop::Link(LinkHop { mtu, ..hop }))
-            })
+            let hop = link_hop(network, interface_index, *mac, route.preferred_source, gateway);
+            hop.map_or(kernel, |hop| Leaf::Resolved(NextHop::Link(hop.within(route.mtu))))
         }
         None => Leaf::Unresolved(Neighbour { interface_index, address: gateway }),
     }

@@ -86,6 +86,21 @@ fn a_gateway_serves_all_behind_it() {
 }
 
 #[test]
+fn a_route_s_own_mtu_counts_where_it_is_smaller_than_the_link_s() {
+    let mtu_of = |index: usize, mtu: u32, destination: &str| {
+        let mut network = network();
+        network.routes[index].mtu = Some(mtu);
+        let NextHop::Link(hop) = build(&network).lookup(ip(destination)) else { panic!("no fast hop") };
+        hop.mtu
+    };
+    let [behind_a_gateway, on_link] = [(0, "203.0.113.7"), (2, "10.9.0.5")];
+    for (index, destination) in [behind_a_gateway, on_link] {
+        assert_eq!(mtu_of(index, 1300, destination), 1300, "{destination}");
+        assert_eq!(mtu_of(index, 9000, destination), 1500, "{destination}");
+    }
+}
+
+#[test]
 fn unresolved_neighbours_are_the_kernel_s_and_are_named() {
     let fib = build(&network());
     for (destination, interface_index) in [("10.9.0.6", DOWNLINK), ("2001:db8:9::6", DOWNLINK)] {

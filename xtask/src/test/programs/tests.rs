@@ -1,0 +1,103 @@
+//! What the runner makes of programs that end well, fail, break off, hang, and wait for each other.
+
+use std::env;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("xtask-programs-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn shell(name: &str, script: &str) -> Program {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    Program { name: name.into(), command }
+}
+
+#[test]
+fn each_outcome_has_its_own_output_and_count() {
+    let folder = Folder::new("outcomes");
+    let good = "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'";
+    let bad = "echo 'test a ... note: a: 5 ms' >&2; printf '\nfailures:\n\n---- a stdout ----\nfailures:\nno\n\n\
+               failures:\n    a\n    m::b\n\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\n'; exit 101";
+    let programs = vec![shell("good", good), shell("bad", bad), shell("broken", "echo so far; exit 1")];
+    let mut outcomes = run_several(programs, 2, &folder.0, LONG);
+    outcomes.sort_by(|a, b| a.name.cmp(&b.name));
+    let [bad, broken, good] = &outcomes[..] else { panic!("{} outcomes", outcomes.len()) };
+
+    assert_eq!(good.tally, Tally { passed: 3, ..Tally::default() });
+    assert_eq!(good.complaints(), [""; 0]);
+    assert_eq!(bad.tally, Tally { passed: 1, failed: 2, cargo_failed: true, ..Tally::default() });
+    assert_eq!(bad.complaints(), ["bad: a", "bad: m::b"]);
+    assert!(bad.output.starts_with("test a ... note: a: 5 ms\n"), "{}", bad.output);
+    assert_eq!(broken.output, "so far\n");
+    assert_eq!(broken.complaints(), ["broken: broke off (exit status: 1)"]);
+}
+
+#[test]
+fn programs_run_at_the_same_time_but_no_more_than_wanted() {
+    let folder = Folder::new("several");
+    let place = folder.0.display();
+    let ok = "echo 'test result: ok. 1 passed; 0 failed'";
+    // Each waits for the other.
+    let meets = |mine: &str, other: &str| {
+        format!("touch {place}/{mine}; until [ -e {place}/{other} ]; do sleep 0.01; done; {ok}")
+    };
+    let programs = vec![shell("one", &meets("1", "2")), shell("two", &meets("2", "1"))];
+    let outcomes = run_several(programs, 2, &folder.0, LONG);
+    assert!(outcomes.iter().all(|outcome| outcome.complaints().is_empty()));
+    // None may see another.
+    let alone =
+        |name: &str| shell(name, &format!("mkdir {place}/x && sleep 0.05 && rmdir {place}/x && {ok}"));
+    let outcomes = run_several(["a", "b", "c"].map(alone).into(), 1, &folder.0, LONG);
+    assert_eq!(outcomes.iter().map(|outcome| outcome.tally.passed).sum::<usize>(), 3);
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_and_named_and_the_next_one_runs() {
+    let folder = Folder::new("hangs");
+    // `exec`: it is the program itself that gets the signal.
+    let programs = vec![shell("hangs", "echo begun; exec sleep 100"), shell("next", "echo next")];
+    let outcomes = run_several(programs, 1, &folder.0, Duration::from_millis(300));
+    assert_eq!(outcomes[0].complaints(), ["hangs: not done after 0 s"]);
+    assert_eq!(outcomes[0].output, "begun\n");
+    assert!(outcomes[0].tally.cargo_failed && outcomes[0].took < FAREWELL);
+    assert_eq!(outcomes[1].output, "next\n");
+}
+
+#[test]
+fn a_program_that_does_not_start_is_named() {
+    let folder = Folder::new("start");
+    let program = Program { name: "none".into(), command: Command::new("/wgx/no/such/program") };
+    let outcomes = run_several(vec![program], 2, &folder.0, LONG);
+    let complaint = outcomes[0].complaints().join(", ");
+    assert!(complaint.starts_with("none: `/wgx/no/such/program` did not start"), "{complaint}");
+}
+
+#[test]
+fn only_test_programs_are_taken_from_what_cargo_says() {
+    let line = |test: bool, path: &str| {
+        format!(
+            r#"{{"reason":"compiler-artifact","target":{{"name":"x"}},"profile":{{"test":{test}}},"executable":{path}}}"#
+        )
+    };
+    assert_eq!(executable(&line(true, r#""/t/x-1""#)), Some(("x".into(), "/t/x-1".into())));
+    assert_eq!(executable(&line(true, "null")), None);
+    assert_eq!(executable(&line(false, r#""/t/x-1""#)), None);
+    assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+    assert_eq!(executable("warning: odd"), None);
+}
