@@ -55,8 +55,9 @@ impl<'a> Authenticator<'a> {
     fn absorb_whole<const HALVES: usize, const SITE: usize>(&mut self, keys: &[OneTimeKey; 2]) {
         let high_bits = [_mm512_set1_epi64(HIGH_BIT as i64); CHUNK_BLOCKS];
         for (half, (sum, key)) in self.sums.iter_mut().zip(keys).enumerate().take(HALVES) {
-            let blocks =
-                transpose::double_words::<SITE>(&self.texts.whole_chunk(half * HALF, self.next_chunk));
+            let blocks = transpose::double_words::<SITE>(
+                &self.texts.whole_chunk::<SITE>(half * HALF, self.next_chunk),
+            );
             poly1305::absorb::<SITE>(sum, &blocks, &high_bits, key);
         }
     }
@@ -67,7 +68,7 @@ impl<'a> Authenticator<'a> {
     fn absorb_edge<const HALVES: usize, const SITE: usize>(&mut self, keys: &[OneTimeKey; 2]) {
         for (half, (sum, key)) in self.sums.iter_mut().zip(keys).enumerate().take(HALVES) {
             let mut blocks =
-                transpose::double_words::<SITE>(&self.texts.part_chunk(half * HALF, self.next_chunk));
+                transpose::double_words::<SITE>(&self.texts.part_chunk::<SITE>(half * HALF, self.next_chunk));
             if self.next_chunk + 1 == self.texts.chunks() {
                 blocks[2 * CHUNK_BLOCKS - 1] = self.text_len[half];
             }

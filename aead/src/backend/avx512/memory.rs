@@ -64,6 +64,7 @@ pub(super) struct Lanes<'a> {
     len: [usize; LANES],
     count: usize,
     whole_rows: usize,
+    common_rows: usize,
     buffers: PhantomData<&'a mut [u8]>,
 }
 
@@ -72,12 +73,14 @@ impl<'a> Lanes<'a> {
     ///
     /// # Panics
     /// On more buffers, or one that has no room for a tag: the caller has sorted those out.
+    #[inline]
     pub(super) fn new(buffers: impl Iterator<Item = &'a mut [u8]>) -> Self {
         let mut lanes = Self {
             text: [std::ptr::NonNull::dangling().as_ptr(); LANES],
             len: [0; LANES],
             count: 0,
             whole_rows: 0,
+            common_rows: 0,
             buffers: PhantomData,
         };
         for buffer in buffers {
@@ -85,42 +88,50 @@ impl<'a> Lanes<'a> {
             lanes.text[lanes.count] = buffer.as_mut_ptr();
             lanes.count += 1;
         }
-        lanes.count_whole_rows();
+        lanes.count_rows();
         lanes
     }
 
-    fn count_whole_rows(&mut self) {
-        self.whole_rows = self.len.iter().min().map_or(0, |len| len / ROW_LEN);
+    #[inline]
+    fn count_rows(&mut self) {
+        let shortest = self.len.iter().fold(usize::MAX, |shortest, len| shortest.min(*len));
+        self.whole_rows = shortest / ROW_LEN;
+        self.common_rows = shortest.div_ceil(ROW_LEN);
     }
 
     /// How many lanes hold a packet: the first ones.
+    #[inline]
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
     /// Bytes of text in each lane.
+    #[inline]
     pub(super) fn len(&self) -> &[usize; LANES] {
         &self.len
     }
 
-    /// How many rows of 64 bytes every lane has in full.
-    pub(super) fn whole_rows(&self) -> usize {
-        self.whole_rows
+    /// How many rows of 64 bytes every lane has, in full or in part.
+    #[inline]
+    pub(super) fn common_rows(&self) -> usize {
+        self.common_rows
     }
 
-    /// XORs `key_stream` to the row at `index` of each lane. All lanes are loaded before the first is stored: a
-    /// store whose address is not known yet would hold up the loads behind it.
-    ///
-    /// # Panics
-    /// Unless every lane has the whole row.
+    /// XORs `key_stream` to the row at `index` of each lane, as far as the lane has it. All lanes are loaded before the
+    /// first is stored: a store whose address is not known yet would hold up the loads behind it.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
     pub(super) fn xor_rows(&self, index: usize, key_stream: &[__m512i; LANES]) {
-        assert!(index < self.whole_rows, "row {index} of {}", self.whole_rows);
+        if index >= self.whole_rows {
+            for (lane, key_stream) in key_stream.iter().enumerate() {
+                self.xor_row(lane, index, *key_stream);
+            }
+            return;
+        }
         let offset = index * ROW_LEN;
         let mut rows = *key_stream;
         for (row, text) in rows.iter_mut().zip(&self.text) {
-            // SAFETY: below `whole_rows`, as asserted, all 64 bytes are inside the lane's text.
+            // SAFETY: below `whole_rows`, as checked, all 64 bytes are inside the lane's text.
             let text = unsafe { _mm512_loadu_si512(text.wrapping_add(offset).cast()) };
             *row = _mm512_xor_si512(*row, text);
         }
@@ -173,15 +184,17 @@ impl<'a> Lanes<'a> {
     ///
     /// # Panics
     /// When there is no packet in that lane.
+    #[cold]
     pub(super) fn wipe(&mut self, lane: usize) {
         assert!(lane < self.count);
         // SAFETY: text and tag of a packet are contiguous and exclusively ours.
         unsafe { self.text[lane].write_bytes(0, self.len[lane] + TAG_LEN) };
         self.len[lane] = 0;
-        self.count_whole_rows();
+        self.count_rows();
     }
 
     /// The texts as Poly1305 takes them.
+    #[inline]
     pub(super) fn end_aligned(&self) -> EndAligned<'a> {
         let blocks = self.len.map(|len| len.div_ceil(MAC_BLOCK_LEN) + 1);
         let (longest, shortest) = blocks.iter().fold((0, usize::MAX), |(longest, shortest), blocks| {
@@ -216,21 +229,25 @@ pub(super) struct EndAligned<'a> {
 
 impl EndAligned<'_> {
     /// Chunks per lane; at least one.
+    #[inline]
     pub(super) fn chunks(&self) -> usize {
         self.chunks
     }
 
     /// The chunks that lie inside the text in every lane.
+    #[inline]
     pub(super) fn whole(&self) -> Range<usize> {
         self.whole.clone()
     }
 
     /// Bytes of text in each lane.
+    #[inline]
     pub(super) fn len(&self) -> &[usize; LANES] {
         &self.len
     }
 
     /// Blocks in front of the text in each lane.
+    #[inline]
     pub(super) fn lead(&self) -> &[usize; LANES] {
         &self.lead
     }
@@ -241,7 +258,11 @@ impl EndAligned<'_> {
     /// Unless the chunk is in [`Self::whole`].
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn whole_chunk(&self, first_lane: usize, chunk: usize) -> [__m512i; LANES / 2] {
+    pub(super) fn whole_chunk<const SITE: usize>(
+        &self,
+        first_lane: usize,
+        chunk: usize,
+    ) -> [__m512i; LANES / 2] {
         assert!(self.whole.contains(&chunk), "chunk {chunk} of {:?}", self.whole);
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
@@ -257,7 +278,11 @@ impl EndAligned<'_> {
     /// Any chunk of the eight lanes from `first_lane` on, with zeros where there is no text.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn part_chunk(&self, first_lane: usize, chunk: usize) -> [__m512i; LANES / 2] {
+    pub(super) fn part_chunk<const SITE: usize>(
+        &self,
+        first_lane: usize,
+        chunk: usize,
+    ) -> [__m512i; LANES / 2] {
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
             let lane = first_lane + index;

@@ -9,7 +9,7 @@ use super::{
     mac::Authenticator,
     memory::{self, Lanes},
     poly1305::{HALF, OneTimeKey},
-    scattered::Scattered,
+    scattered::{Places, Scattered},
     transpose,
 };
 use crate::{
@@ -20,6 +20,17 @@ use crate::{
 /// How far authentication stays behind encryption, in rows: the bytes are in the cache by then and not in the store
 /// buffer, from which a load that straddles two stores cannot be served.
 const LAG: usize = 2;
+
+// Where in the schedule a function is called from. The compiler inlines a function of one caller, and would make others
+// calls, through memory and with `vzeroupper`: so each place has its own instance.
+const SEAL_KEYS: usize = 0;
+const SEAL_ROWS: usize = 1;
+const SEAL_SCATTERED: usize = 2;
+const SEAL_TAGS: usize = 3;
+const OPEN_KEYS: usize = 4;
+const OPEN_ROWS: usize = 5;
+const OPEN_SCATTERED: usize = 6;
+const OPEN_TAGS: usize = 7;
 
 /// What is secret about a group. One for a burst, overwritten by each group in turn and wiped at the end.
 struct Secrets {
@@ -56,23 +67,23 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn seal_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>) {
-    secrets.derive::<0>(group);
+    secrets.derive::<SEAL_KEYS>(group);
     let lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
     let mut authenticator = Authenticator::new(&lanes);
 
     let next_row = xor_first_row(secrets, &lanes);
     let mut row = next_row;
-    while row + 2 <= lanes.whole_rows() {
-        xor_two_rows::<0>(secrets, &lanes, row);
-        authenticator.advance::<2, 0>(&secrets.keys, row.saturating_sub(LAG));
+    while row + 2 <= lanes.common_rows() {
+        xor_two_rows::<SEAL_ROWS>(secrets, &lanes, row);
+        authenticator.advance::<2, SEAL_ROWS>(&secrets.keys, row.saturating_sub(LAG));
         row += 2;
     }
-    xor_scattered_rows::<0>(secrets, &lanes, row);
+    xor_scattered_rows::<SEAL_SCATTERED>(secrets, &lanes, row);
 
     let tags = if lanes.count() > HALF {
-        authenticator.tags::<2, 1>(&secrets.keys)
+        authenticator.tags::<2, SEAL_TAGS>(&secrets.keys)
     } else {
-        authenticator.tags::<1, 2>(&secrets.keys)
+        authenticator.tags::<1, SEAL_TAGS>(&secrets.keys)
     };
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         lanes.write_tag(lane, *tag);
@@ -102,14 +113,14 @@ pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &mut [bool]) {
-    secrets.derive::<1>(group);
+    secrets.derive::<OPEN_KEYS>(group);
     let origins = group.origins();
     let mut lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
     let authenticator = Authenticator::new(&lanes);
     let tags = if lanes.count() > HALF {
-        authenticator.tags::<2, 3>(&secrets.keys)
+        authenticator.tags::<2, OPEN_TAGS>(&secrets.keys)
     } else {
-        authenticator.tags::<1, 4>(&secrets.keys)
+        authenticator.tags::<1, OPEN_TAGS>(&secrets.keys)
     };
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         // Not a comparison that could stop at the first difference: whole words, once. The outcome is public.
@@ -121,24 +132,18 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
     }
 
     let mut row = xor_first_row(secrets, &lanes);
-    while row + 2 <= lanes.whole_rows() {
-        xor_two_rows::<1>(secrets, &lanes, row);
+    while row + 2 <= lanes.common_rows() {
+        xor_two_rows::<OPEN_ROWS>(secrets, &lanes, row);
         row += 2;
     }
-    xor_scattered_rows::<1>(secrets, &lanes, row);
+    xor_scattered_rows::<OPEN_SCATTERED>(secrets, &lanes, row);
 }
 
 /// Returns the next row.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn xor_first_row(secrets: &Secrets, lanes: &Lanes<'_>) -> usize {
-    if lanes.whole_rows() > 0 {
-        lanes.xor_rows(0, &secrets.first_rows);
-    } else {
-        for (lane, key_stream) in secrets.first_rows.iter().enumerate().take(lanes.count()) {
-            lanes.xor_row(lane, 0, *key_stream);
-        }
-    }
+    lanes.xor_rows(0, &secrets.first_rows);
     1
 }
 
@@ -152,25 +157,33 @@ fn xor_two_rows<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>, row: us
     lanes.xor_rows(row + 1, &transpose::words::<SITE>(&key_stream[1]));
 }
 
-/// The rows from `row` on that not every lane has in full, sixteen or 32 at a time from whatever lanes have them.
+/// The rows from `row` on that not every lane has, sixteen or 32 at a time from whatever lanes have them.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn xor_scattered_rows<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>, row: usize) {
     let mut rest = Scattered::new(lanes, row);
-    while rest.len() > LANES {
-        let places = [rest.take(), rest.take()];
-        let key_stream = secrets.cipher.scattered_blocks::<2, SITE>(
-            &[places[0].lanes, places[1].lanes],
-            &[places[0].blocks(), places[1].blocks()],
-        );
-        for (places, key_stream) in places.iter().zip(&key_stream) {
-            places.xor(lanes, &transpose::words::<SITE>(key_stream));
+    loop {
+        match rest.queue() {
+            0 => break,
+            1..=LANES => xor_places::<1, SITE>(secrets, lanes, &rest.take()),
+            _ => xor_places::<2, SITE>(secrets, lanes, &rest.take()),
         }
     }
-    if rest.len() > 0 {
-        let places = rest.take();
-        let [key_stream] = secrets.cipher.scattered_blocks::<1, SITE>(&[places.lanes], &[places.blocks()]);
-        places.xor(lanes, &transpose::words::<SITE>(&key_stream));
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn xor_places<const PASSES: usize, const SITE: usize>(
+    secrets: &Secrets,
+    lanes: &Lanes<'_>,
+    places: &[Places; PASSES],
+) {
+    let key_stream = secrets.cipher.scattered_blocks::<PASSES, SITE>(places);
+    for (places, key_stream) in places.iter().zip(&key_stream) {
+        let key_stream = transpose::words::<SITE>(key_stream);
+        for (key_stream, (lane, row)) in key_stream.iter().zip(places.lanes.iter().zip(&places.rows)) {
+            lanes.xor_row(*lane as usize, *row as usize, *key_stream);
+        }
     }
 }
 
