@@ -13,7 +13,7 @@ use std::{
     ops::Range,
 };
 
-use super::{LANES, schedule};
+use super::{LANES, scattered::Places, schedule};
 use crate::{KEY_LEN, Packet, TAG_LEN};
 
 /// Bytes in a vector, and in a ChaCha20 block.
@@ -76,7 +76,7 @@ impl<'a> Lanes<'a> {
     #[inline]
     pub(super) fn new(buffers: impl Iterator<Item = &'a mut [u8]>) -> Self {
         let mut lanes = Self {
-            text: [std::ptr::NonNull::dangling().as_ptr(); LANES],
+            text: [std::ptr::null_mut(); LANES],
             len: [0; LANES],
             count: 0,
             whole_rows: 0,
@@ -88,6 +88,9 @@ impl<'a> Lanes<'a> {
             lanes.text[lanes.count] = buffer.as_mut_ptr();
             lanes.count += 1;
         }
+        // Nothing is read there, but it should be memory, see `clamped`.
+        let somewhere = lanes.text[0];
+        lanes.text[lanes.count..].fill(somewhere);
         lanes.count_rows();
         lanes
     }
@@ -111,27 +114,32 @@ impl<'a> Lanes<'a> {
         &self.len
     }
 
+    /// How many rows of 64 bytes every lane has in full.
+    #[inline]
+    pub(super) fn whole_rows(&self) -> usize {
+        self.whole_rows
+    }
+
     /// How many rows of 64 bytes every lane has, in full or in part.
     #[inline]
     pub(super) fn common_rows(&self) -> usize {
         self.common_rows
     }
 
-    /// XORs `key_stream` to the row at `index` of each lane, as far as the lane has it. All lanes are loaded before the
-    /// first is stored: a store whose address is not known yet would hold up the loads behind it.
+    /// XORs `key_stream` to the row at `index` of each lane.
+    ///
+    /// # Panics
+    /// Unless every lane has the whole row.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_rows(&self, index: usize, key_stream: &[__m512i; LANES]) {
-        if index >= self.whole_rows {
-            for (lane, key_stream) in key_stream.iter().enumerate() {
-                self.xor_row(lane, index, *key_stream);
-            }
-            return;
-        }
+    pub(super) fn xor_whole_rows<const SITE: usize>(&self, index: usize, key_stream: &[__m512i; LANES]) {
+        assert!(index < self.whole_rows, "row {index} of {}", self.whole_rows);
         let offset = index * ROW_LEN;
         let mut rows = *key_stream;
+        // All are loaded before the first is stored: a store whose address is not known yet would hold up the loads
+        // behind it.
         for (row, text) in rows.iter_mut().zip(&self.text) {
-            // SAFETY: below `whole_rows`, as checked, all 64 bytes are inside the lane's text.
+            // SAFETY: below `whole_rows`, as asserted, all 64 bytes are inside the lane's text.
             let text = unsafe { _mm512_loadu_si512(text.wrapping_add(offset).cast()) };
             *row = _mm512_xor_si512(*row, text);
         }
@@ -141,17 +149,39 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// XORs `key_stream` to those bytes of the row at `index` of `lane` that there are.
+    /// XORs `key_stream` to one row of any lane each, as far as the lane has it.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_row(&self, lane: usize, index: usize, key_stream: __m512i) {
-        let offset = index.saturating_mul(ROW_LEN);
-        let mask = first_bytes(self.len[lane].saturating_sub(offset));
-        let at = self.text[lane].wrapping_add(offset).cast();
-        // SAFETY: the mask selects only bytes below the lane's `len`.
-        let text = unsafe { _mm512_maskz_loadu_epi8(mask, at) };
-        // SAFETY: as for the load; the text is exclusively ours.
-        unsafe { _mm512_mask_storeu_epi8(at, mask, _mm512_xor_si512(text, key_stream)) };
+    pub(super) fn xor_rows<const SITE: usize>(&self, places: &Places, key_stream: &[__m512i; LANES]) {
+        let mut rows = *key_stream;
+        for (row, (lane, index)) in rows.iter_mut().zip(places.lanes.iter().zip(&places.rows)) {
+            let (lane, offset) = self.clamped(*lane, *index);
+            let mask = first_bytes(self.len[lane] - offset);
+            // SAFETY: the mask selects only bytes below the lane's `len`.
+            let text = unsafe { _mm512_maskz_loadu_epi8(mask, self.text[lane].wrapping_add(offset).cast()) };
+            *row = _mm512_xor_si512(*row, text);
+        }
+        for (row, (lane, index)) in rows.iter().zip(places.lanes.iter().zip(&places.rows)) {
+            let (lane, offset) = self.clamped(*lane, *index);
+            let at = self.text[lane].wrapping_add(offset);
+            let len = self.len[lane] - offset;
+            // A masked store costs several times a whole one, and loads behind it wait for it.
+            if len >= ROW_LEN {
+                // SAFETY: there are 64 bytes of text at `offset`, and they are exclusively ours.
+                unsafe { _mm512_storeu_si512(at.cast(), *row) };
+            } else {
+                // SAFETY: the mask selects only bytes below the lane's `len`; they are exclusively ours.
+                unsafe { _mm512_mask_storeu_epi8(at.cast(), first_bytes(len), *row) };
+            }
+        }
+    }
+
+    /// A lane, and where in it the row at `index` starts or, if that is outside, where the text ends. A masked access
+    /// far out would touch nothing either, but finding out that a page is not mapped takes hundreds of cycles.
+    #[inline]
+    fn clamped(&self, lane: u32, index: u32) -> (usize, usize) {
+        let lane = lane as usize;
+        (lane, (index as usize * ROW_LEN).min(self.len[lane]))
     }
 
     /// Writes the tag behind the text of `lane`.

@@ -71,7 +71,7 @@ fn seal_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>) {
     let lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
     let mut authenticator = Authenticator::new(&lanes);
 
-    let next_row = xor_first_row(secrets, &lanes);
+    let next_row = xor_first_row::<SEAL_KEYS>(secrets, &lanes);
     let mut row = next_row;
     while row + 2 <= lanes.common_rows() {
         xor_two_rows::<SEAL_ROWS>(secrets, &lanes, row);
@@ -131,7 +131,7 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
         }
     }
 
-    let mut row = xor_first_row(secrets, &lanes);
+    let mut row = xor_first_row::<OPEN_KEYS>(secrets, &lanes);
     while row + 2 <= lanes.common_rows() {
         xor_two_rows::<OPEN_ROWS>(secrets, &lanes, row);
         row += 2;
@@ -142,8 +142,8 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
 /// Returns the next row.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn xor_first_row(secrets: &Secrets, lanes: &Lanes<'_>) -> usize {
-    lanes.xor_rows(0, &secrets.first_rows);
+fn xor_first_row<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>) -> usize {
+    xor_row::<SITE>(lanes, 0, &secrets.first_rows);
     1
 }
 
@@ -153,8 +153,18 @@ fn xor_two_rows<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>, row: us
     // Block 0 makes the one-time key: row 0 takes block 1.
     let block = row as u32 + 1;
     let key_stream = secrets.cipher.blocks::<2, SITE>([block, block + 1]);
-    lanes.xor_rows(row, &transpose::words::<SITE>(&key_stream[0]));
-    lanes.xor_rows(row + 1, &transpose::words::<SITE>(&key_stream[1]));
+    xor_row::<SITE>(lanes, row, &transpose::words::<SITE>(&key_stream[0]));
+    xor_row::<SITE>(lanes, row + 1, &transpose::words::<SITE>(&key_stream[1]));
+}
+
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn xor_row<const SITE: usize>(lanes: &Lanes<'_>, row: usize, key_stream: &[__m512i; LANES]) {
+    if row < lanes.whole_rows() {
+        lanes.xor_whole_rows::<SITE>(row, key_stream);
+    } else {
+        lanes.xor_rows::<SITE>(&Places::row(row), key_stream);
+    }
 }
 
 /// The rows from `row` on that not every lane has, sixteen or 32 at a time from whatever lanes have them.
@@ -180,10 +190,7 @@ fn xor_places<const PASSES: usize, const SITE: usize>(
 ) {
     let key_stream = secrets.cipher.scattered_blocks::<PASSES, SITE>(places);
     for (places, key_stream) in places.iter().zip(&key_stream) {
-        let key_stream = transpose::words::<SITE>(key_stream);
-        for (key_stream, (lane, row)) in key_stream.iter().zip(places.lanes.iter().zip(&places.rows)) {
-            lanes.xor_row(*lane as usize, *row as usize, *key_stream);
-        }
+        lanes.xor_rows::<SITE>(places, &transpose::words::<SITE>(key_stream));
     }
 }
 
