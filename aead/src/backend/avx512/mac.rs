@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use super::{
     LANES,
-    memory::{self, EndAligned, Lanes},
-    poly1305::{self, CHUNK_BLOCKS, HALF, HIGH_BIT, Limbs, OneTimeKey},
+    memory::{self, CHUNK_BLOCKS, EndAligned, Lanes},
+    poly1305::{self, HALF, HIGH_BIT, Limbs, OneTimeKey},
     transpose,
 };
 
@@ -42,9 +42,15 @@ impl<'a> Authenticator<'a> {
     ) {
         while self.next_chunk < until.min(self.texts.chunks()) {
             if self.texts.whole().contains(&self.next_chunk) {
-                self.absorb_whole::<HALVES, SITE>(keys);
+                self.absorb_whole::<0, SITE>(keys);
+                if HALVES == 2 {
+                    self.absorb_whole::<1, SITE>(keys);
+                }
             } else {
-                self.absorb_edge::<HALVES, SITE>(keys);
+                self.absorb_edge::<0, SITE>(keys);
+                if HALVES == 2 {
+                    self.absorb_edge::<1, SITE>(keys);
+                }
             }
             self.next_chunk += 1;
         }
@@ -52,34 +58,29 @@ impl<'a> Authenticator<'a> {
 
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn absorb_whole<const HALVES: usize, const SITE: usize>(&mut self, keys: &[OneTimeKey; 2]) {
+    fn absorb_whole<const HALF_INDEX: usize, const SITE: usize>(&mut self, keys: &[OneTimeKey; 2]) {
+        let chunk = self.texts.whole_chunk::<HALF_INDEX, SITE>(self.next_chunk);
         let high_bits = [_mm512_set1_epi64(HIGH_BIT as i64); CHUNK_BLOCKS];
-        for (half, (sum, key)) in self.sums.iter_mut().zip(keys).enumerate().take(HALVES) {
-            let blocks = transpose::double_words::<SITE>(
-                &self.texts.whole_chunk::<SITE>(half * HALF, self.next_chunk),
-            );
-            poly1305::absorb::<SITE>(sum, &blocks, &high_bits, key);
-        }
+        let blocks = transpose::double_words::<SITE>(&chunk);
+        poly1305::absorb::<SITE>(&mut self.sums[HALF_INDEX], &blocks, &high_bits, &keys[HALF_INDEX]);
     }
 
     /// Absorbs a chunk that is outside the text in some lane: the first ones, and the last with the lengths.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn absorb_edge<const HALVES: usize, const SITE: usize>(&mut self, keys: &[OneTimeKey; 2]) {
-        for (half, (sum, key)) in self.sums.iter_mut().zip(keys).enumerate().take(HALVES) {
-            let mut blocks =
-                transpose::double_words::<SITE>(&self.texts.part_chunk::<SITE>(half * HALF, self.next_chunk));
-            if self.next_chunk + 1 == self.texts.chunks() {
-                blocks[2 * CHUNK_BLOCKS - 1] = self.text_len[half];
-            }
-            let mut high_bits = [_mm512_set1_epi64(HIGH_BIT as i64); CHUNK_BLOCKS];
-            for (index, high_bit) in high_bits.iter_mut().enumerate() {
-                let block = _mm512_set1_epi64((self.next_chunk * CHUNK_BLOCKS + index) as i64);
-                let in_message = _mm512_cmpge_epu64_mask(block, self.lead[half]);
-                *high_bit = _mm512_maskz_mov_epi64(in_message, *high_bit);
-            }
-            poly1305::absorb::<SITE>(sum, &blocks, &high_bits, key);
+    fn absorb_edge<const HALF_INDEX: usize, const SITE: usize>(&mut self, keys: &[OneTimeKey; 2]) {
+        let chunk = self.texts.part_chunk::<HALF_INDEX, SITE>(self.next_chunk);
+        let mut blocks = transpose::double_words::<SITE>(&chunk);
+        if self.next_chunk + 1 == self.texts.chunks() {
+            blocks[2 * CHUNK_BLOCKS - 1] = self.text_len[HALF_INDEX];
         }
+        let mut high_bits = [_mm512_set1_epi64(HIGH_BIT as i64); CHUNK_BLOCKS];
+        for (index, high_bit) in high_bits.iter_mut().enumerate() {
+            let block = _mm512_set1_epi64((self.next_chunk * CHUNK_BLOCKS + index) as i64);
+            let in_message = _mm512_cmpge_epu64_mask(block, self.lead[HALF_INDEX]);
+            *high_bit = _mm512_maskz_mov_epi64(in_message, *high_bit);
+        }
+        poly1305::absorb::<SITE>(&mut self.sums[HALF_INDEX], &blocks, &high_bits, &keys[HALF_INDEX]);
     }
 
     /// Absorbs the rest and gives each lane's tag.
@@ -105,7 +106,10 @@ impl<'a> Authenticator<'a> {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn halves(numbers: &[usize; LANES]) -> [__m512i; 2] {
-    let numbers = numbers.map(|number| number as u64);
-    let (halves, _) = numbers.as_chunks::<HALF>();
+    let mut words = [0; LANES];
+    for (word, number) in words.iter_mut().zip(numbers) {
+        *word = *number as u64;
+    }
+    let (halves, _) = words.as_chunks::<HALF>();
     [memory::load_u64(&halves[0]), memory::load_u64(&halves[1])]
 }

@@ -22,14 +22,14 @@ pub(super) const ROW_LEN: usize = 64;
 /// Bytes in a Poly1305 block.
 pub(super) const MAC_BLOCK_LEN: usize = 16;
 
+/// Poly1305 blocks in a row.
+pub(super) const CHUNK_BLOCKS: usize = ROW_LEN / MAC_BLOCK_LEN;
+
 /// Proof that this processor has every instruction that the backend is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features(());
 
 impl Features {
-    /// What the backend's functions enable; they must not use more than this.
-    pub(crate) const NEEDED: &str = "AVX-512 F, BW, DQ, VL, IFMA and VBMI2, and BMI2";
-
     /// Asks the processor, once per process (the standard library remembers).
     pub(crate) fn detect() -> Option<Self> {
         let detected = is_x86_feature_detected!("avx512f")
@@ -43,13 +43,13 @@ impl Features {
     }
 
     /// See [`Aead::seal`](crate::Aead::seal).
-    pub(crate) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
+    pub(super) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
         // SAFETY: a `Features` exists only where `detect` found all that the function enables.
         unsafe { schedule::seal(batch) }
     }
 
     /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
-    pub(crate) fn open(self, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+    pub(super) fn open(self, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
         // SAFETY: a `Features` exists only where `detect` found all that the function enables.
         unsafe { schedule::open(batch, authentic) }
     }
@@ -58,7 +58,7 @@ impl Features {
 /// The packets of one group, one per lane. Lanes without a packet are as packets without text.
 ///
 /// Invariant: `text[lane]` points to `len[lane]` bytes followed, in lanes below `count`, by [`TAG_LEN`] bytes,
-/// exclusively borrowed for `'a`; and `whole_rows` times [`ROW_LEN`] is at most every lane's `len`.
+/// exclusively borrowed for `'a`; lanes from `count` on point to the first one's text; and `whole_rows` times [`ROW_LEN`] is at most every lane's `len`.
 pub(super) struct Lanes<'a> {
     text: [*mut u8; LANES],
     len: [usize; LANES],
@@ -132,7 +132,11 @@ impl<'a> Lanes<'a> {
     /// Unless every lane has the whole row.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_whole_rows<const SITE: usize>(&self, index: usize, key_stream: &[__m512i; LANES]) {
+    pub(super) fn xor_whole_rows<const INDEX: usize, const SITE: usize>(
+        &self,
+        index: usize,
+        key_stream: &[__m512i; LANES],
+    ) {
         assert!(index < self.whole_rows, "row {index} of {}", self.whole_rows);
         let offset = index * ROW_LEN;
         let mut rows = *key_stream;
@@ -152,7 +156,11 @@ impl<'a> Lanes<'a> {
     /// XORs `key_stream` to one row of any lane each, as far as the lane has it.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_rows<const SITE: usize>(&self, places: &Places, key_stream: &[__m512i; LANES]) {
+    pub(super) fn xor_rows<const INDEX: usize, const PASSES: usize, const SITE: usize>(
+        &self,
+        places: &Places,
+        key_stream: &[__m512i; LANES],
+    ) {
         let mut rows = *key_stream;
         for (row, (lane, index)) in rows.iter_mut().zip(places.lanes.iter().zip(&places.rows)) {
             let (lane, offset) = self.clamped(*lane, *index);
@@ -223,30 +231,37 @@ impl<'a> Lanes<'a> {
         self.count_rows();
     }
 
-    /// The texts as Poly1305 takes them.
+    /// The texts as Poly1305 takes them. Lanes without a packet repeat the first one's, for nobody to look at: as
+    /// empty texts they would leave no chunk whole.
     #[inline]
     pub(super) fn end_aligned(&self) -> EndAligned<'a> {
-        let blocks = self.len.map(|len| len.div_ceil(MAC_BLOCK_LEN) + 1);
-        let (longest, shortest) = blocks.iter().fold((0, usize::MAX), |(longest, shortest), blocks| {
-            (longest.max(*blocks), shortest.min(*blocks))
-        });
-        let chunks = longest.div_ceil(ROW_LEN / MAC_BLOCK_LEN);
-        let whole_from = (chunks * ROW_LEN / MAC_BLOCK_LEN - shortest).div_ceil(ROW_LEN / MAC_BLOCK_LEN);
-        EndAligned {
-            text: self.text.map(<*mut u8>::cast_const),
-            len: self.len,
-            lead: blocks.map(|blocks| chunks * ROW_LEN / MAC_BLOCK_LEN - blocks),
-            whole: whole_from..chunks - 1,
-            chunks,
-            buffers: PhantomData,
+        let mut len = self.len;
+        let first_len = len[0];
+        len[self.count..].fill(first_len);
+
+        let (mut longest, mut shortest) = (0, usize::MAX);
+        let mut lead = len;
+        for blocks in &mut lead {
+            *blocks = blocks.div_ceil(MAC_BLOCK_LEN) + 1;
+            (longest, shortest) = (longest.max(*blocks), shortest.min(*blocks));
         }
+        let chunks = longest.div_ceil(CHUNK_BLOCKS);
+        for lead in &mut lead {
+            *lead = chunks * CHUNK_BLOCKS - *lead;
+        }
+        let whole_from = (chunks * CHUNK_BLOCKS - shortest).div_ceil(CHUNK_BLOCKS);
+        let mut text = [std::ptr::null(); LANES];
+        for (text, start) in text.iter_mut().zip(&self.text) {
+            *text = start.cast_const();
+        }
+        EndAligned { text, len, lead, whole: whole_from..chunks - 1, chunks, buffers: PhantomData }
     }
 }
 
 /// The texts of a group padded to the same length, in chunks of four Poly1305 blocks: zeros in front (`lead` blocks),
 /// then the text, zeros up to a full block, and one block's room for the lengths at the very end.
 ///
-/// Invariant: `text` and `len` as in [`Lanes`]; bytes `64 * chunk - 16 * lead ..` of each lane's text exist
+/// Invariant: `text[lane]` points to `len[lane]` bytes, borrowed for `'a`; bytes `64 * chunk - 16 * lead ..` of each lane's text exist
 /// for 64 bytes, for each chunk in `whole`.
 pub(super) struct EndAligned<'a> {
     text: [*const u8; LANES],
@@ -282,21 +297,20 @@ impl EndAligned<'_> {
         &self.lead
     }
 
-    /// A chunk of the eight lanes from `first_lane` on.
+    /// A chunk of the lower eight lanes (`HALF_INDEX` 0) or the upper (1).
     ///
     /// # Panics
     /// Unless the chunk is in [`Self::whole`].
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn whole_chunk<const SITE: usize>(
+    pub(super) fn whole_chunk<const HALF_INDEX: usize, const SITE: usize>(
         &self,
-        first_lane: usize,
         chunk: usize,
     ) -> [__m512i; LANES / 2] {
         assert!(self.whole.contains(&chunk), "chunk {chunk} of {:?}", self.whole);
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
-            let lane = first_lane + index;
+            let lane = HALF_INDEX * (LANES / 2) + index;
             let at =
                 self.text[lane].wrapping_add(chunk * ROW_LEN).wrapping_sub(self.lead[lane] * MAC_BLOCK_LEN);
             // SAFETY: chunks in `whole`, as asserted, lie inside the text in every lane.
@@ -305,17 +319,16 @@ impl EndAligned<'_> {
         rows
     }
 
-    /// Any chunk of the eight lanes from `first_lane` on, with zeros where there is no text.
+    /// Any chunk of the lower eight lanes (`HALF_INDEX` 0) or the upper (1), with zeros where there is no text.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn part_chunk<const SITE: usize>(
+    pub(super) fn part_chunk<const HALF_INDEX: usize, const SITE: usize>(
         &self,
-        first_lane: usize,
         chunk: usize,
     ) -> [__m512i; LANES / 2] {
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
-            let lane = first_lane + index;
+            let lane = HALF_INDEX * (LANES / 2) + index;
             let (from, lead) = (chunk * ROW_LEN, self.lead[lane] * MAC_BLOCK_LEN);
             let mask = first_bytes((self.len[lane] + lead).saturating_sub(from))
                 & !first_bytes(lead.saturating_sub(from));

@@ -10,7 +10,29 @@ mod scattered;
 mod schedule;
 mod transpose;
 
+use super::{aws_lc, open_each, seal_each};
+use crate::{Packet, TAG_LEN};
 pub(crate) use memory::Features;
 
 /// Packets that go through the arithmetic together: as many as there are 32-bit lanes in a vector.
 const LANES: usize = 16;
+
+/// See [`Aead::seal`](crate::Aead::seal).
+pub(super) fn seal(features: Features, batch: &mut [Packet<'_>]) -> usize {
+    if is_better_taken_singly(batch) { seal_each(batch, aws_lc::seal) } else { features.seal(batch) }
+}
+
+/// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
+pub(super) fn open(features: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+    if is_better_taken_singly(batch) {
+        open_each(batch, authentic, aws_lc::open);
+    } else {
+        features.open(batch, authentic);
+    }
+}
+
+/// Decides for small batches before anything is set up for a group. Larger ones are decided group by group.
+fn is_better_taken_singly(batch: &[Packet<'_>]) -> bool {
+    batch.len() <= LANES
+        && !break_even::group_wins(batch.iter().map(|packet| packet.buffer.len().saturating_sub(TAG_LEN)))
+}

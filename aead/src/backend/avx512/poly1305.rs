@@ -11,13 +11,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, memory};
+use super::{
+    LANES,
+    memory::{self, CHUNK_BLOCKS},
+};
 
 /// Lanes of 64 bits in a vector: a group of [`LANES`] packets takes two halves.
 pub(super) const HALF: usize = LANES / 2;
-
-/// Poly1305 blocks in a chunk.
-pub(super) const CHUNK_BLOCKS: usize = 4;
 
 const MASK_44: u64 = (1 << 44) - 1;
 const MASK_42: u64 = (1 << 42) - 1;

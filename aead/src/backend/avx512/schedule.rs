@@ -31,6 +31,8 @@ const OPEN_KEYS: usize = 4;
 const OPEN_ROWS: usize = 5;
 const OPEN_SCATTERED: usize = 6;
 const OPEN_TAGS: usize = 7;
+const SEAL_HALF_TAGS: usize = 8;
+const OPEN_HALF_TAGS: usize = 9;
 
 /// What is secret about a group. One for a burst, overwritten by each group in turn and wiped at the end.
 struct Secrets {
@@ -48,7 +50,7 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
     for batch in batch.chunks_mut(BURST_LEN) {
         let mut burst = Burst::new(batch);
         for mut group in burst.groups() {
-            if break_even::group_wins(&group) {
+            if break_even::group_wins(group.text_lens()) {
                 seal_group(&mut secrets, &mut group);
                 sealed_count += group.len();
             } else {
@@ -83,7 +85,7 @@ fn seal_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>) {
     let tags = if lanes.count() > HALF {
         authenticator.tags::<2, SEAL_TAGS>(&secrets.keys)
     } else {
-        authenticator.tags::<1, SEAL_TAGS>(&secrets.keys)
+        authenticator.tags::<1, SEAL_HALF_TAGS>(&secrets.keys)
     };
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         lanes.write_tag(lane, *tag);
@@ -97,7 +99,7 @@ pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
     for (batch, authentic) in batch.chunks_mut(BURST_LEN).zip(authentic.chunks_mut(BURST_LEN)) {
         let mut burst = Burst::new(batch);
         for mut group in burst.groups() {
-            if break_even::group_wins(&group) {
+            if break_even::group_wins(group.text_lens()) {
                 open_group(&mut secrets, &mut group, authentic);
             } else {
                 let origins = group.origins();
@@ -120,7 +122,7 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
     let tags = if lanes.count() > HALF {
         authenticator.tags::<2, OPEN_TAGS>(&secrets.keys)
     } else {
-        authenticator.tags::<1, OPEN_TAGS>(&secrets.keys)
+        authenticator.tags::<1, OPEN_HALF_TAGS>(&secrets.keys)
     };
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         // Not a comparison that could stop at the first difference: whole words, once. The outcome is public.
@@ -143,7 +145,7 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn xor_first_row<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>) -> usize {
-    xor_row::<SITE>(lanes, 0, &secrets.first_rows);
+    xor_row::<0, SITE>(lanes, 0, &secrets.first_rows);
     1
 }
 
@@ -153,17 +155,21 @@ fn xor_two_rows<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>, row: us
     // Block 0 makes the one-time key: row 0 takes block 1.
     let block = row as u32 + 1;
     let key_stream = secrets.cipher.blocks::<2, SITE>([block, block + 1]);
-    xor_row::<SITE>(lanes, row, &transpose::words::<SITE>(&key_stream[0]));
-    xor_row::<SITE>(lanes, row + 1, &transpose::words::<SITE>(&key_stream[1]));
+    xor_row::<0, SITE>(lanes, row, &transpose::words::<SITE>(&key_stream[0]));
+    xor_row::<1, SITE>(lanes, row + 1, &transpose::words::<SITE>(&key_stream[1]));
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn xor_row<const SITE: usize>(lanes: &Lanes<'_>, row: usize, key_stream: &[__m512i; LANES]) {
+fn xor_row<const INDEX: usize, const SITE: usize>(
+    lanes: &Lanes<'_>,
+    row: usize,
+    key_stream: &[__m512i; LANES],
+) {
     if row < lanes.whole_rows() {
-        lanes.xor_whole_rows::<SITE>(row, key_stream);
+        lanes.xor_whole_rows::<INDEX, SITE>(row, key_stream);
     } else {
-        lanes.xor_rows::<SITE>(&Places::row(row), key_stream);
+        lanes.xor_rows::<INDEX, 1, SITE>(&Places::row(row), key_stream);
     }
 }
 
@@ -189,8 +195,9 @@ fn xor_places<const PASSES: usize, const SITE: usize>(
     places: &[Places; PASSES],
 ) {
     let key_stream = secrets.cipher.scattered_blocks::<PASSES, SITE>(places);
-    for (places, key_stream) in places.iter().zip(&key_stream) {
-        lanes.xor_rows::<SITE>(places, &transpose::words::<SITE>(key_stream));
+    lanes.xor_rows::<0, PASSES, SITE>(&places[0], &transpose::words::<SITE>(&key_stream[0]));
+    if PASSES == 2 {
+        lanes.xor_rows::<1, PASSES, SITE>(&places[1], &transpose::words::<SITE>(&key_stream[1]));
     }
 }
 
