@@ -390,3 +390,31 @@ pub(super) fn wipe(vectors: &mut [__m512i]) {
         unsafe { std::ptr::write_volatile(vector, _mm512_setzero_si512()) };
     }
 }
+
+/// The inverse of [`load_u32`].
+#[cfg(test)]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn store_u32(vector: __m512i) -> [u32; LANES] {
+    let mut numbers = [0; LANES];
+    // SAFETY: a reference to 64 bytes.
+    unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), vector) };
+    numbers
+}
+
+/// Runs the body of a test where the processor can, and says so where it cannot. The body must need no more than
+/// [`Features`], which its author sees to.
+#[cfg(test)]
+pub(super) fn run_on_avx512(test: &str, body: unsafe fn()) {
+    if Features::detect().is_some() {
+        // SAFETY: all features are there.
+        unsafe { body() }
+        return;
+    }
+    let line = format!("skipped: {test}: needs AVX-512 IFMA\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("WGX_TEST_LOG") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        std::io::Write::write_all(&mut file.expect("WGX_TEST_LOG can be opened"), line.as_bytes())
+            .expect("WGX_TEST_LOG can be written");
+    }
+}

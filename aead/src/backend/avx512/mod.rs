@@ -8,6 +8,8 @@ mod memory;
 mod poly1305;
 mod scattered;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod transpose;
 
 use super::{aws_lc, open_each, seal_each};
