@@ -41,18 +41,18 @@ impl Features {
             && is_x86_feature_detected!("bmi2");
         detected.then_some(Self(()))
     }
+}
 
-    /// See [`Aead::seal`](crate::Aead::seal).
-    pub(super) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
-        // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-        unsafe { schedule::seal(batch) }
-    }
+/// See [`Aead::seal`](crate::Aead::seal).
+pub(super) fn seal(_: Features, batch: &mut [Packet<'_>]) -> usize {
+    // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+    unsafe { schedule::seal(batch) }
+}
 
-    /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
-    pub(super) fn open(self, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
-        // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-        unsafe { schedule::open(batch, authentic) }
-    }
+/// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
+pub(super) fn open(_: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+    // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+    unsafe { schedule::open(batch, authentic) }
 }
 
 /// The packets of one group, one per lane. Lanes without a packet are as packets without text.
@@ -178,8 +178,9 @@ impl<'a> Lanes<'a> {
                 // SAFETY: there are 64 bytes of text at `offset`, and they are exclusively ours.
                 unsafe { _mm512_storeu_si512(at.cast(), *row) };
             } else {
+                let mask = first_bytes(len);
                 // SAFETY: the mask selects only bytes below the lane's `len`; they are exclusively ours.
-                unsafe { _mm512_mask_storeu_epi8(at.cast(), first_bytes(len), *row) };
+                unsafe { _mm512_mask_storeu_epi8(at.cast(), mask, *row) };
             }
         }
     }
@@ -385,9 +386,10 @@ pub(super) fn store_u64(vector: __m512i) -> [u64; LANES / 2] {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 pub(super) fn wipe(vectors: &mut [__m512i]) {
+    let zero = _mm512_setzero_si512();
     for vector in vectors {
-        // SAFETY: a reference to a vector, for which zero is a value.
-        unsafe { std::ptr::write_volatile(vector, _mm512_setzero_si512()) };
+        // SAFETY: a reference to a vector.
+        unsafe { std::ptr::write_volatile(vector, zero) };
     }
 }
 

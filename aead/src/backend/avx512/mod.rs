@@ -1,4 +1,5 @@
 //! ChaCha20-Poly1305 across packets, with AVX-512 and IFMA: a packet per lane.
+#![allow(clippy::wildcard_imports, reason = "intrinsics: their names say where they come from, and are many")]
 
 mod break_even;
 mod burst;
@@ -21,7 +22,7 @@ const LANES: usize = 16;
 
 /// See [`Aead::seal`](crate::Aead::seal).
 pub(super) fn seal(features: Features, batch: &mut [Packet<'_>]) -> usize {
-    if is_better_taken_singly(batch) { seal_each(batch, aws_lc::seal) } else { features.seal(batch) }
+    if is_better_taken_singly(batch) { seal_each(batch, aws_lc::seal) } else { memory::seal(features, batch) }
 }
 
 /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
@@ -29,7 +30,7 @@ pub(super) fn open(features: Features, batch: &mut [Packet<'_>], authentic: &mut
     if is_better_taken_singly(batch) {
         open_each(batch, authentic, aws_lc::open);
     } else {
-        features.open(batch, authentic);
+        memory::open(features, batch, authentic);
     }
 }
 

@@ -131,9 +131,9 @@ impl Products {
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
     fn add_terms<const SITE: usize>(&mut self, a: __m512i, b: Limbs) {
-        for limb in 0..3 {
-            self.low[limb] = _mm512_madd52lo_epu64(self.low[limb], a, b[limb]);
-            self.high[limb] = _mm512_madd52hi_epu64(self.high[limb], a, b[limb]);
+        for (limb, b) in b.iter().enumerate() {
+            self.low[limb] = _mm512_madd52lo_epu64(self.low[limb], a, *b);
+            self.high[limb] = _mm512_madd52hi_epu64(self.high[limb], a, *b);
         }
     }
 }
