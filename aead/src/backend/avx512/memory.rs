@@ -156,7 +156,7 @@ impl<'a> Lanes<'a> {
     /// XORs `key_stream` to one row of any lane each, as far as the lane has it.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_rows<const INDEX: usize, const PASSES: usize, const SITE: usize>(
+    pub(super) fn xor_rows<const INDEX: usize, const SITE: usize>(
         &self,
         places: &Places,
         key_stream: &[__m512i; LANES],
