@@ -59,6 +59,7 @@ impl<'s, 'p> Burst<'s, 'p> {
     }
 
     /// The packets in groups of at most [`LANES`].
+    #[inline]
     pub(super) fn groups(&mut self) -> impl Iterator<Item = Group<'_, 's, 'p>> {
         let slots = self.slots[..self.count].chunks_mut(LANES);
         slots.zip(self.origins.chunks(LANES)).map(|(slots, origins)| Group { slots, origins })

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, memory, transpose};
+use super::{LANES, memory, scattered::Places, transpose};
 use crate::Key;
 
 /// The four words "expand 32-byte k".
@@ -61,17 +61,16 @@ impl Cipher {
         key_stream::<STREAMS, SITE>(&initial)
     }
 
-    /// The same for any packets' blocks: lane `i` gets block `blocks[stream][i]` of lane `lanes[stream][i]`.
+    /// The same for any packets' rows: in each place, the key stream of that row of that lane's packet.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
     pub(super) fn scattered_blocks<const STREAMS: usize, const SITE: usize>(
         &self,
-        lanes: &[[u32; LANES]; STREAMS],
-        blocks: &[[u32; LANES]; STREAMS],
+        places: &[Places; STREAMS],
     ) -> [Words; STREAMS] {
         let mut initial = [[_mm512_setzero_si512(); 16]; STREAMS];
-        for (initial, (lanes, blocks)) in initial.iter_mut().zip(lanes.iter().zip(blocks)) {
-            let lanes = memory::load_u32(lanes);
+        for (initial, places) in initial.iter_mut().zip(places) {
+            let lanes = memory::load_u32(&places.lanes);
             let (mut key, mut nonce) = (self.key, self.nonce);
             for word in &mut key {
                 *word = _mm512_permutexvar_epi32(lanes, *word);
@@ -79,7 +78,9 @@ impl Cipher {
             for word in &mut nonce {
                 *word = _mm512_permutexvar_epi32(lanes, *word);
             }
-            *initial = initial_state(&key, &nonce, memory::load_u32(blocks));
+            // Block 0 makes the one-time key: row 0 takes block 1.
+            let block = _mm512_add_epi32(memory::load_u32(&places.rows), _mm512_set1_epi32(1));
+            *initial = initial_state(&key, &nonce, block);
         }
         key_stream::<STREAMS, SITE>(&initial)
     }
