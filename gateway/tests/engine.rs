@@ -247,6 +247,28 @@ fn our_own_datagrams_do_not_enter_the_tunnel_of_the_peer_they_are_for() {
 }
 
 #[test]
+fn our_own_datagrams_do_not_go_round_by_way_of_other_peers() {
+    let mut lab = Laboratory::new();
+    let own: IpAddr = "192.0.2.1".parse().unwrap();
+    let to_client = |port: u16| {
+        let mut packet = ipv4(own, OTHER.inner, 60, 64);
+        packet[9] = 17;
+        packet[20..22].copy_from_slice(&LISTEN_PORT.to_be_bytes());
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        packet
+    };
+    // The client is behind the other peer.
+    lab.set_endpoint(&CLIENT, SocketAddr::new(OTHER.inner, 7));
+    assert_eq!(lab.outbound(&[to_client(7)]).len(), 1);
+    // And the other peer behind the client.
+    lab.set_endpoint(&OTHER, SocketAddr::new(CLIENT.inner, 9));
+    assert_eq!(lab.outbound(&[to_client(7)]), []);
+    assert_eq!(lab.count(Verdict::DropLoop), 1);
+    // To somebody else behind them: it runs into their loop, and the next header around it is recognised.
+    assert_eq!(lab.outbound(&[to_client(8)]).len(), 1);
+}
+
+#[test]
 fn the_first_packet_confirms_and_is_noted_once() {
     let mut lab = Laboratory::new();
     let packet = ipv4(CLIENT.inner, SERVER, 60, 64);

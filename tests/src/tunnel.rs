@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    Lab, Namespace, Process,
+    Lab, Namespace, Process, Status,
     gateway::{in_foreground, wait_for_tunnel, wgx_path},
     keys::Keys,
     wg::Wg,
@@ -66,6 +66,16 @@ impl Tunnel {
     /// Its interface, for `wg`.
     pub fn wg(&self) -> Wg<'_> {
         Wg { namespace: &self.namespace, interface: &self.interface }
+    }
+
+    /// `wgx status --json`, if the program is ours.
+    pub fn status(&self) -> Result<Status> {
+        let program = wgx_path()?;
+        Status::parse(&self.namespace.run(&format!(
+            "{} status {} --json",
+            program.display(),
+            self.interface
+        ))?)
     }
 
     /// The running program.

@@ -82,6 +82,10 @@ fn n24_persistent_keepalives_begin_when_the_link_comes_up_or_the_key_is_set(
         wait_until("a keepalive is tried when the key is set", Duration::from_secs(3), || Ok(sent()? > 0))?;
         ours.namespace.ip(&format!("link set {} down", ours.interface))?;
         ours.wg().set(&format!("peer {peer} remove"))?;
+        // Unlike the kernel's, it hears of its link by a message.
+        wait_until("it knows that the link is down", Duration::from_secs(5), || {
+            Ok(!ours.status()?.value()["up"].as_bool().context("it says so")?)
+        })?;
     }
     Ok(())
 }

@@ -79,9 +79,20 @@ fn n14_a_peer_whose_endpoint_is_in_its_own_tunnel_makes_no_storm(lab: &mut Lab, 
     let (gateway, [client, other]) = (&world.gateway, &world.clients[..]) else {
         anyhow::bail!("two clients")
     };
-    for family in Family::BOTH {
-        let endpoint = std::net::SocketAddr::new(client.inner.of(family), 7);
+    // What a client sends makes the gateway forget the endpoint it is told.
+    for namespace in [&client.namespace, &other.namespace] {
+        namespace.run("nft add table inet mute")?;
+        namespace
+            .run("nft add chain inet mute out { type filter hook output priority 0 ; policy drop ; }")?;
+    }
+    for (family, is_mutual) in [(Family::V4, false), (Family::V6, false), (Family::V4, true)] {
+        let behind = if is_mutual { other } else { client };
+        let endpoint = std::net::SocketAddr::new(behind.inner.of(family), 7);
         gateway.wg().set(&format!("peer {} endpoint {endpoint}", client.keys.public))?;
+        if is_mutual {
+            let endpoint = std::net::SocketAddr::new(client.inner.of(family), 9);
+            gateway.wg().set(&format!("peer {} endpoint {endpoint}", other.keys.public))?;
+        }
         let before = gateway.wg().transfer(&client.keys.public)?;
         let looped = gateway.status()?;
         for from in [&gateway.namespace, &world.site.server] {
@@ -101,9 +112,13 @@ fn n14_a_peer_whose_endpoint_is_in_its_own_tunnel_makes_no_storm(lab: &mut Lab, 
         ensure!(quiet.verdict("sealed_to_socket") <= 2, "it goes on: {:?}", quiet.verdicts());
         ensure!(still.since(&looped).verdict("drop_loop") >= 20, "{:?}", still.since(&looped).verdicts());
     }
-    // The other peer is served, and this one again as soon as it is heard from.
-    ping::all_answered(&other.namespace, server_side(SERVER_HOST).v4.into(), 5)?;
-    ping::wait_for_reply(&client.namespace, server_side(SERVER_HOST).v4.into(), SETTLE)
+    // They are served again as soon as they are heard from.
+    for namespace in [&client.namespace, &other.namespace] {
+        namespace.run("nft delete table inet mute")?;
+        ping::wait_for_reply(namespace, server_side(SERVER_HOST).v4.into(), SETTLE)?;
+        ping::all_answered(namespace, server_side(SERVER_HOST).v4.into(), 5)?;
+    }
+    Ok(())
 }
 
 fn n15_persistent_keepalives_hold_a_nat_mapping_open(lab: &mut Lab, io: Io) -> Result<()> {

@@ -14,8 +14,12 @@ use zerocopy::IntoBytes;
 
 use super::counters::Verdict;
 use super::engine::{BATCH_MAX, Engine};
+use super::fib::NextHop;
 use super::tables::{Path, PeerEntry, SealingSession, Tables};
 use crate::io::{Datagram, Frame, FramePool};
+
+/// Peers of one loop, at most.
+const LOOP_MAX: usize = 64;
 
 /// Packets whose peers are known.
 #[derive(Default)]
@@ -285,17 +289,32 @@ fn sessions_of<'t>(
     sessions
 }
 
-/// Whether `packet` is a datagram of our own to the very peer it would be sealed for. Where a peer's endpoint is
-/// within its allowed IPs the kernel routes what we send it back to us: sealed again and again it would go round for
-/// ever. What others behind this host send from the same port is no loop.
-fn is_looping(tables: &Tables, peer: &PeerEntry, inner: &parse::Ip, packet: &[u8]) -> bool {
-    let is_ours = |ports: (u16, u16)| {
-        let destination = SocketAddr::new(inner.destination, ports.1);
-        ports.0 == tables.listen_port
-            && peer.path().is_some_and(|path| path.endpoint.remote == destination)
-            && tables.own_addresses.contains(&inner.source)
-    };
-    udp_ports(inner, packet).is_some_and(is_ours)
+/// Whether `packet` is a datagram of our own that, sealed for `peer`, would come back: to itself, where a peer's
+/// endpoint is within its allowed IPs, or by way of other peers. Each round would put another header around it, with a
+/// TTL of its own, and larger than the MTU it would go on in ever more fragments. A peer behind another peer is no loop,
+/// nor is what others behind this host send from the same port.
+fn is_looping(tables: &Tables, peer: &Arc<PeerEntry>, inner: &parse::Ip, packet: &[u8]) -> bool {
+    let Some((source, destination)) = udp_ports(inner, packet) else { return false };
+    if source != tables.listen_port || !tables.own_addresses.contains(&inner.source) {
+        return false;
+    }
+    let to = SocketAddr::new(inner.destination, destination);
+    let mut through = peer;
+    for _ in 0..LOOP_MAX {
+        let Some(remote) = through.path().map(|path| path.endpoint.remote) else {
+            return false;
+        };
+        if remote == to {
+            return true;
+        }
+        // With policy rules nobody but the kernel knows: it is no loop then until it has come round.
+        if tables.fib.lookup(remote.ip()) != NextHop::Tunnel {
+            return false;
+        }
+        let Some(next) = tables.allowed_ips.lookup(remote.ip()) else { return false };
+        through = next;
+    }
+    false
 }
 
 /// Source and destination port of a UDP datagram or of the first of its fragments.

@@ -86,7 +86,7 @@ fn initiate_with(client: &mut Client, cookie: &Mac) -> Result<tests::scripted::I
 }
 
 /// Waits until initiations are answered without a cookie; how long it took.
-fn calm(client: &mut Client) -> Result<Duration> {
+pub fn calm(client: &mut Client) -> Result<Duration> {
     let start = Instant::now();
     loop {
         client.initiate()?;

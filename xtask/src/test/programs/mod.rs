@@ -23,8 +23,8 @@ use crate::command::{cargo, root, shown, target_dir};
 
 /// How many run at the same time.
 const AT_ONCE: usize = 3;
-/// What measures load or rates, or counts what a whole machine did: with nothing beside it.
-const ALONE: [&str; 3] = ["netns_scale", "netns_traffic", "netns_uapi_traffic"];
+/// What measures load or rates, or allows no loss at a rate: with nothing beside it.
+const ALONE: [&str; 4] = ["netns_fast_path", "netns_scale", "netns_traffic", "netns_uapi_traffic"];
 /// The longest, in this order before the others, so that none of them is left over at the end.
 const FIRST: [&str; 6] = [
     "netns_interop",
