@@ -10,6 +10,9 @@ use crate::{
     table::Table,
 };
 
+/// Whatever else the machine does comes after the gateway.
+const NICE: i32 = -20;
+
 /// Options of the trials.
 #[derive(clap::Args)]
 pub struct Args {
@@ -109,6 +112,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
     let mut gateway = straight.gateway(lab, implementation, &seed, args.clients)?;
     gateway.use_program(args.program.clone().unwrap_or_else(|| target_dir().join("release/wgx")));
     gateway.options = args.options.split_whitespace().map(str::to_owned).collect();
+    gateway.nice = NICE;
     let mut forward = None;
     let tunnel = if args.gateway == Subject::Forward {
         forward = Some(straight.forward(lab, &target_dir().join("release/wgx-forward"), Some(0))?);
@@ -154,7 +158,14 @@ fn build(with_gateway: bool) -> Result<()> {
     if with_gateway {
         run_command(cargo().args(["build", "--quiet", "--release", "--package", "gateway", "--bin", "wgx"]))?;
     }
-    run_command(cargo().args(["build", "--quiet", "--release", "--package", "bench", "--features", "af-xdp"]))
+    run_command(
+        cargo().args(["build", "--quiet", "--release", "--package", "bench", "--features", "af-xdp"]).args([
+            "--bin",
+            "wgx-load",
+            "--bin",
+            "wgx-forward",
+        ]),
+    )
 }
 
 fn table(outcomes: &[Outcome]) -> Table {
