@@ -48,6 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     program: Option<std::path::PathBuf>,
 
+    /// Use what was built last, as it is.
+    #[arg(long)]
+    built: bool,
+
     /// Further options for `wgx run`, separated by blanks.
     #[arg(long, value_name = "OPTIONS", default_value = "--cores 0", allow_hyphen_values = true)]
     options: String,
@@ -99,10 +103,12 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
-    if !args.json {
-        console.say("build", "as released");
+    if !args.built {
+        if !args.json {
+            console.say("build", "as released");
+        }
+        build(args.program.is_none())?;
     }
-    build(args.program.is_none())?;
     let straight = Straight::build(lab)?;
     let seed = KeySeed::random()?;
     let implementation = match args.gateway {
