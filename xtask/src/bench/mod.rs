@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
 mod handshake;
+pub mod path;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -11,6 +12,8 @@ use tests::scenario;
 pub enum Bench {
     /// Latency of media while strangers send handshake initiations.
     Handshake(handshake::Args),
+    /// What a packet's way through the engine costs.
+    Path(path::Args),
 }
 
 /// Measures.
@@ -20,5 +23,6 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
     match bench {
         Bench::Handshake(args) => handshake::run(args),
+        Bench::Path(args) => path::run(args),
     }
 }
