@@ -4,5 +4,6 @@
 
 pub mod port;
 pub mod rig;
+pub mod stages;
 pub mod traffic;
 pub mod world;

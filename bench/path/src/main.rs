@@ -5,8 +5,15 @@
 
 mod count;
 
+use aead::Aead;
 use anyhow::Result;
+use bench::load::Direction;
+use bench::path::Scenario;
+use bench_path::stages;
 use clap::{Parser, Subcommand};
+
+/// Batches in one pass over a stage: the packets and frames of a pass do not all fit into the first two caches.
+const BATCH_COUNT: usize = 32;
 
 /// Costs of the packet path on plain memory; results are lines of JSON.
 #[derive(Parser)]
@@ -19,10 +26,34 @@ struct Arguments {
 enum Task {
     /// Pass batches through a worker, for callgrind to count instructions.
     Count,
+    /// Time the stages of the engine.
+    Stages {
+        /// The AEAD backend, as for `wgx`; the fastest if not given.
+        #[arg(long, value_name = "NAME")]
+        aead: Option<String>,
+        /// Fewer passes.
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Count => count::run(),
+        Task::Stages { aead, quick } => time_stages(aead.as_deref(), quick),
     }
+}
+
+/// Prints the costs of each scenario's stages as soon as they are known.
+fn time_stages(aead: Option<&str>, quick: bool) -> Result<()> {
+    let aead = aead.map_or_else(|| Ok(Aead::detect()), Aead::by_name)?;
+    let rounds = if quick { 10 } else { 40 };
+    for direction in [Direction::Decrypt, Direction::Encrypt, Direction::Hairpin] {
+        for (len, clients) in [(200, 1), (200, 1000), (1228, 1), (1228, 1000)] {
+            let scenario = Scenario { direction, clients, len };
+            let stages = stages::measure(aead, scenario, rounds, BATCH_COUNT)?;
+            println!("{}", serde_json::to_string(&stages)?);
+        }
+    }
+    Ok(())
 }

@@ -21,6 +21,8 @@ const PADDED_MAX: usize = 2048;
 pub struct Arrival {
     /// From the Ethernet header on.
     pub frame: Vec<u8>,
+    /// The inner packet.
+    pub inner: Vec<u8>,
     /// Which of the world's clients it comes from or goes to.
     pub client: usize,
 }
@@ -35,14 +37,17 @@ pub fn arrivals(world: &mut World, direction: Direction, len: usize, count: usiz
         let client = turn_of(number, world.clients.len());
         let other = world.clients[(client + 1) % world.clients.len()].inner;
         let inner = world.clients[client].inner;
-        let frame = match direction {
-            Direction::Encrypt => plain(&ipv4(SERVER, inner, len)),
-            Direction::Hairpin => sealed(aead, &mut world.clients[client], &ipv4(inner, other, len)),
-            Direction::Decrypt | Direction::Bidirectional => {
-                sealed(aead, &mut world.clients[client], &ipv4(inner, SERVER, len))
-            }
+        let (source, destination) = match direction {
+            Direction::Encrypt => (SERVER, inner),
+            Direction::Hairpin => (inner, other),
+            Direction::Decrypt | Direction::Bidirectional => (inner, SERVER),
         };
-        arrivals.push(Arrival { frame, client });
+        let inner = ipv4(source, destination, len);
+        let frame = match direction {
+            Direction::Encrypt => plain(&inner),
+            _ => sealed(aead, &mut world.clients[client], &inner),
+        };
+        arrivals.push(Arrival { frame, inner, client });
     }
     arrivals
 }

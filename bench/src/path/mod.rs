@@ -44,3 +44,31 @@ pub struct Passed {
     /// How many packets.
     pub packets: u64,
 }
+
+/// What one stage costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// Nanoseconds per packet.
+    pub ns: f64,
+}
+
+/// What the stages of a scenario cost, and the engine as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stages {
+    /// What passed.
+    pub scenario: Scenario,
+    /// In the order of a packet's way.
+    pub stages: Vec<Stage>,
+    /// Nanoseconds per packet of the engine, all stages together and what joins them.
+    pub engine_ns: f64,
+}
+
+impl Stages {
+    /// Nanoseconds per packet that are no stage's: runs, verdicts, counters, marks for timers, and what stages lose
+    /// when they share caches and registers. Negative where they gain.
+    pub fn rest_ns(&self) -> f64 {
+        self.engine_ns - self.stages.iter().map(|stage| stage.ns).sum::<f64>()
+    }
+}

@@ -1,14 +1,14 @@
-//! The packet path on plain memory: instructions per packet against the committed baseline.
+//! The packet path on plain memory: what each stage takes, and instructions per packet against the committed baseline.
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use bench::path::{Baseline, Count, Passed, Profile, Verdict};
+use bench::path::{Baseline, Count, Passed, Profile, Stages, Verdict};
 
 use crate::{
     command::{cargo, command, find_program, output, root, run as run_command, target_dir},
@@ -22,14 +22,25 @@ const ACCEPT: &str = "cargo xtask bench path --accept";
 /// Options of the benchmark.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Count instructions only, and make the result the baseline that `cargo xtask test` holds later ones against.
+    /// Fewer passes.
     #[arg(long)]
+    quick: bool,
+
+    /// The AEAD backend to time, as for `wgx`.
+    #[arg(long, value_name = "NAME")]
+    aead: Option<String>,
+
+    /// Only count instructions, and make the result the baseline that `cargo xtask test` holds later ones against.
+    #[arg(long, conflicts_with_all = ["quick", "aead"])]
     accept: bool,
 }
 
 /// Measures and prints tables.
 pub fn run(args: &Args) -> Result<()> {
     let program = build()?;
+    if !args.accept {
+        print_stages(&time_stages(&program, args)?);
+    }
     if let Some(why) = obstacle() {
         bail!("instructions cannot be counted: {why}");
     }
@@ -45,6 +56,41 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("{table}");
     Ok(())
+}
+
+fn time_stages(program: &Path, args: &Args) -> Result<Vec<Stages>> {
+    let mut stages = Command::new(program);
+    stages.arg("stages").args(args.quick.then_some("--quick"));
+    stages.args(args.aead.iter().flat_map(|name| ["--aead", name]));
+    let result = stages.stderr(Stdio::inherit()).output().context("`wgx-path` did not start")?;
+    ensure!(result.status.success(), "`wgx-path stages` failed");
+    let lines = String::from_utf8(result.stdout)?;
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).context("`wgx-path stages` says something else"))
+        .collect()
+}
+
+/// One table per direction: a row per stage, a column per scenario.
+fn print_stages(measured: &[Stages]) {
+    for scenarios in measured.chunk_by(|one, next| one.scenario.direction == next.scenario.direction) {
+        let names: Vec<String> = scenarios.iter().map(|stages| stages.scenario.to_string()).collect();
+        let columns: Vec<&str> = std::iter::once("").chain(names.iter().map(String::as_str)).collect();
+        let mut table =
+            Table::new("Nanoseconds per packet of each stage, alone; best of all passes", &columns);
+        for (index, stage) in scenarios[0].stages.iter().enumerate() {
+            let cells = scenarios.iter().map(|stages| format!("{:.1}", stages.stages[index].ns));
+            table.row(std::iter::once(stage.name.clone()).chain(cells));
+        }
+        let mut total = |name: &str, ns: fn(&Stages) -> f64| {
+            let cells = scenarios.iter().map(|stages| format!("{:.1}", ns(stages)));
+            table.row(std::iter::once(name.to_owned()).chain(cells));
+        };
+        total("what joins them", Stages::rest_ns);
+        total("engine", |stages| stages.engine_ns);
+        print!("{table}");
+    }
+    println!("  rx and tx need a NIC: plain forwarding in `cargo xtask bench gateway` is nothing else.");
 }
 
 /// What became of the check of `cargo xtask test`.

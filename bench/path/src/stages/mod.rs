@@ -1,0 +1,194 @@
+//! What each stage of the engine costs, in nanoseconds per packet.
+//!
+//! A stage is run by itself over the packets of a whole pass, batch by batch as the engine does it and with the
+//! engine's own functions on the engine's own tables; what it needs is prepared with the clock stopped, and the clock
+//! is read twice per batch. The engine as a whole is timed the same way. What it costs beyond the sum of its stages is
+//! shown as a stage of its own, so nothing is hidden; as stages alone have the caches and the compiler to themselves,
+//! it is more than bookkeeping. Passes of all stages take turns, and the best of each counts.
+
+mod inbound;
+mod outbound;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aead::Aead;
+use anyhow::{Context, Result, ensure};
+use bench::load::Direction;
+use bench::path::{Scenario, Stage, Stages};
+use gateway::dataplane::classify::{Plain, Roles};
+use gateway::dataplane::engine::{BATCH_MAX, Engine};
+use gateway::dataplane::tables::{DataSession, Path, SealingSession, Tables};
+use gateway::io::{Frame, FramePool};
+
+use crate::port::filled;
+use crate::rig::frame_pool;
+use crate::traffic::{Arrival, arrivals};
+use crate::world::{DOWNLINK, NOW, UPLINK, World};
+
+/// Everything stages are run on.
+struct Bed {
+    aead: Aead,
+    world: World,
+    /// The same clients with sessions of their own: stages that use a session up leave those of the engine alone.
+    shadow: World,
+    tables: Arc<Tables>,
+    /// By client.
+    opening: Vec<Arc<DataSession>>,
+    /// By client.
+    sealing: Vec<Arc<SealingSession>>,
+    /// By client.
+    paths: Vec<Arc<Path>>,
+    engine: Engine,
+    pool: FramePool,
+    arrivals: Vec<Arrival>,
+}
+
+/// What a stage took, on one pass over all arrivals.
+type Pass = fn(&mut Bed) -> Duration;
+
+const INBOUND: &[(&str, Pass)] = &[
+    ("parse, outer", inbound::classify_datagram),
+    ("look-up, session", inbound::look_up_session),
+    ("open", inbound::open),
+    ("replay", inbound::replay),
+    ("parse, inner", inbound::parse_inner),
+    ("look-up, source", inbound::look_up_source),
+    ("route", inbound::route),
+];
+const TO_LINK: &[(&str, Pass)] = &[("rewrite", inbound::rewrite)];
+const OUTBOUND: &[(&str, Pass)] = &[
+    ("look-up, peer", outbound::look_up_peer),
+    ("reserve", outbound::reserve),
+    ("seal", outbound::seal),
+    ("encap", outbound::encap),
+];
+const PLAIN: &[(&str, Pass)] = &[("parse, plain", outbound::classify_packet)];
+
+/// Measures all stages of `scenario`, `rounds` passes of `batch_count` full batches each.
+///
+/// # Errors
+/// The system has no memory, or packets did not go where they should.
+pub fn measure(aead: Aead, scenario: Scenario, rounds: usize, batch_count: usize) -> Result<Stages> {
+    let passes: Vec<(&str, Pass)> = match scenario.direction {
+        Direction::Encrypt => [PLAIN, OUTBOUND].concat(),
+        Direction::Hairpin => [INBOUND, OUTBOUND].concat(),
+        Direction::Decrypt | Direction::Bidirectional => [INBOUND, TO_LINK].concat(),
+    };
+    let mut bed = Bed::new(aead, scenario.clients)?;
+    let mut best = vec![Duration::MAX; passes.len()];
+    let mut best_engine = Duration::MAX;
+    for _ in 0..rounds {
+        bed.arrivals =
+            arrivals(&mut bed.world, scenario.direction, scenario.len.into(), batch_count * BATCH_MAX);
+        for ((_, pass), best) in passes.iter().zip(&mut best) {
+            *best = pass(&mut bed).min(*best);
+        }
+        best_engine = bed.engine_pass(scenario.direction)?.min(best_engine);
+    }
+    let per_packet = |time: Duration| time.as_nanos() as f64 / (batch_count * BATCH_MAX) as f64;
+    let stages =
+        passes.iter().zip(best).map(|((name, _), best)| Stage { name: (*name).into(), ns: per_packet(best) });
+    Ok(Stages { scenario, stages: stages.collect(), engine_ns: per_packet(best_engine) })
+}
+
+impl Bed {
+    fn new(aead: Aead, client_count: u32) -> Result<Self> {
+        let world = World::new(client_count)?;
+        let engine = Engine::new(aead, Arc::clone(&world.shared), &[UPLINK, DOWNLINK]);
+        let tables = world.shared.tables.load_full();
+        let (mut opening, mut sealing, mut paths) = (Vec::new(), Vec::new(), Vec::new());
+        for client in &world.clients {
+            let session = world.shared.sessions.lookup(client.session.local_index());
+            let session = session.context("a client has no session")?;
+            sealing.push(session.peer.current.load_full().context("a client's session does not send")?);
+            paths.push(session.peer.path.load_full().context("a client has no endpoint")?);
+            opening.push(session);
+        }
+        let shadow = World::new(client_count)?;
+        let pool = frame_pool()?;
+        Ok(Self { aead, world, shadow, tables, opening, sealing, paths, engine, pool, arrivals: Vec::new() })
+    }
+
+    /// The engine as a worker runs it, from a burst of frames to frames to send.
+    fn engine_pass(&mut self, direction: Direction) -> Result<Duration> {
+        let (mut frames, mut datagrams, mut packets) = (Vec::new(), Vec::new(), Vec::new());
+        let (link, roles) = entrance(direction);
+        let (mut time, mut sent) = (Duration::ZERO, 0);
+        for batch in self.arrivals.chunks(BATCH_MAX) {
+            load(&mut self.pool, batch, |arrival| &arrival.frame, &mut frames);
+            let start = Instant::now();
+            for frame in frames.drain(..) {
+                match self.engine.classify(&mut self.pool, frame, link, roles) {
+                    Ok(Plain::Datagram(datagram)) => datagrams.push(datagram),
+                    Ok(Plain::Packet(frame)) => packets.push(frame),
+                    Err(frame) => self.pool.release(frame),
+                }
+            }
+            self.engine.inbound(&mut self.pool, &mut datagrams, NOW);
+            self.engine.outbound(&mut self.pool, &mut packets, NOW);
+            time += start.elapsed();
+            for link in &mut self.engine.egress().links {
+                sent += link.frames.len();
+                for frame in link.frames.drain(..) {
+                    self.pool.release(frame);
+                }
+            }
+        }
+        self.world.read_mail();
+        let expected = self.arrivals.len();
+        ensure!(sent == expected, "the engine sent {sent} of {expected} packets");
+        Ok(time)
+    }
+
+    /// Times `stage` on one batch after the other, in frames that hold these bytes of the arrivals.
+    fn on_frames(
+        &mut self,
+        bytes: impl Fn(&Arrival) -> &[u8],
+        mut stage: impl FnMut(&mut Tools<'_>, &mut Vec<Frame>, &[Arrival]),
+    ) -> Duration {
+        let Self { aead, world, shadow, tables, opening, sealing, paths, engine, pool, arrivals } = self;
+        let mut frames = Vec::with_capacity(BATCH_MAX);
+        let mut time = Duration::ZERO;
+        for batch in arrivals.chunks(BATCH_MAX) {
+            load(pool, batch, &bytes, &mut frames);
+            let mut tools =
+                Tools { aead: *aead, world, shadow, tables, opening, sealing, paths, engine, pool };
+            let start = Instant::now();
+            stage(&mut tools, &mut frames, batch);
+            time += start.elapsed();
+            for frame in frames.drain(..) {
+                pool.release(frame);
+            }
+        }
+        time
+    }
+}
+
+/// What a stage works with.
+struct Tools<'a> {
+    aead: Aead,
+    world: &'a World,
+    shadow: &'a World,
+    tables: &'a Tables,
+    opening: &'a [Arc<DataSession>],
+    sealing: &'a [Arc<SealingSession>],
+    paths: &'a [Arc<Path>],
+    engine: &'a mut Engine,
+    pool: &'a mut FramePool,
+}
+
+/// Where packets come in, and what they may be there.
+fn entrance(direction: Direction) -> (u32, Roles) {
+    match direction {
+        Direction::Encrypt => (DOWNLINK, Roles { uplink: false, downlink: true }),
+        _ => (UPLINK, Roles { uplink: true, downlink: false }),
+    }
+}
+
+/// Puts these bytes of the arrivals of a batch into frames.
+fn load(pool: &mut FramePool, batch: &[Arrival], bytes: impl Fn(&Arrival) -> &[u8], frames: &mut Vec<Frame>) {
+    for arrival in batch {
+        frames.push(filled(pool, bytes(arrival)).expect("the pool holds several batches"));
+    }
+}
