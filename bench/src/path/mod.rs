@@ -2,6 +2,7 @@
 
 mod baseline;
 mod callgrind;
+mod lookup;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use crate::load::Direction;
 
 pub use baseline::{Baseline, BaselineError, Count, Judgement, TOLERANCE, Verdict};
 pub use callgrind::{Profile, ProfileError};
+pub use lookup::Lookup;
 
 /// One kind of traffic through the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -33,11 +33,11 @@ fn header(message: &[u8]) -> &TransportHeader {
 }
 
 /// Ethernet, IP and UDP headers; is it for us.
-pub(super) fn classify_datagram(bed: &mut Bed) -> Duration {
+pub(super) fn classify_datagram(bed: &mut Bed) -> Vec<Duration> {
     classify(bed, Direction::Decrypt)
 }
 
-pub(super) fn classify(bed: &mut Bed, direction: Direction) -> Duration {
+pub(super) fn classify(bed: &mut Bed, direction: Direction) -> Vec<Duration> {
     let (link, roles) = entrance(direction);
     bed.on_frames(
         |arrival| &arrival.frame,
@@ -57,7 +57,7 @@ pub(super) fn classify(bed: &mut Bed, direction: Direction) -> Duration {
 }
 
 /// The session of each run of messages.
-pub(super) fn look_up_session(bed: &mut Bed) -> Duration {
+pub(super) fn look_up_session(bed: &mut Bed) -> Vec<Duration> {
     let mut runs = Vec::with_capacity(BATCH_MAX);
     bed.on_frames(message, |tools, frames, _| {
         let mut last = None;
@@ -72,9 +72,9 @@ pub(super) fn look_up_session(bed: &mut Bed) -> Duration {
 }
 
 /// The AEAD, one call per batch.
-pub(super) fn open(bed: &mut Bed) -> Duration {
+pub(super) fn open(bed: &mut Bed) -> Vec<Duration> {
     let mut authentic = Vec::with_capacity(BATCH_MAX);
-    let time = bed.on_frames(message, |tools, frames, batch| {
+    let times = bed.on_frames(message, |tools, frames, batch| {
         let mut packets: ArrayVec<Packet<'_>, BATCH_MAX> = ArrayVec::new();
         for (arrival, buffer) in batch.iter().zip(tools.pool.data_mut_each(frames)) {
             let counter = header(buffer).counter.get();
@@ -84,11 +84,11 @@ pub(super) fn open(bed: &mut Bed) -> Duration {
         tools.aead.open(&mut packets, &mut authentic);
     });
     assert!(authentic.iter().all(|is_authentic| *is_authentic), "a message did not open");
-    time
+    times
 }
 
 /// The replay window of each run of messages.
-pub(super) fn replay(bed: &mut Bed) -> Duration {
+pub(super) fn replay(bed: &mut Bed) -> Vec<Duration> {
     bed.on_frames(message, |tools, frames, batch| {
         let mut packets = batch.iter().zip(&*frames).peekable();
         while let Some((arrival, frame)) = packets.next() {
@@ -106,7 +106,7 @@ pub(super) fn replay(bed: &mut Bed) -> Duration {
 }
 
 /// The inner header, and the ECN field of the outer one.
-pub(super) fn parse_inner(bed: &mut Bed) -> Duration {
+pub(super) fn parse_inner(bed: &mut Bed) -> Vec<Duration> {
     on_inner(bed, |tools, _, frame| {
         let packet = tools.pool.data_mut(frame);
         if let Ok(inner) = parse::ip(packet) {
@@ -117,7 +117,7 @@ pub(super) fn parse_inner(bed: &mut Bed) -> Duration {
 }
 
 /// Whose the inner source is.
-pub(super) fn look_up_source(bed: &mut Bed) -> Duration {
+pub(super) fn look_up_source(bed: &mut Bed) -> Vec<Duration> {
     on_parsed(bed, |tools, arrival, inner, _| {
         let owner = tools.tables.allowed_ips.lookup(inner.source);
         black_box(owner.is_some_and(|owner| Arc::ptr_eq(owner, &tools.opening[arrival.client].peer)));
@@ -125,7 +125,7 @@ pub(super) fn look_up_source(bed: &mut Bed) -> Duration {
 }
 
 /// Where the inner destination is reached.
-pub(super) fn route(bed: &mut Bed) -> Duration {
+pub(super) fn route(bed: &mut Bed) -> Vec<Duration> {
     on_parsed(bed, |tools, _, inner, _| {
         black_box(is_forwardable(&inner.source) && is_forwardable(&inner.destination));
         black_box(tools.tables.fib.lookup(inner.destination));
@@ -133,7 +133,7 @@ pub(super) fn route(bed: &mut Bed) -> Duration {
 }
 
 /// TTL and Ethernet header of what leaves by a link.
-pub(super) fn rewrite(bed: &mut Bed) -> Duration {
+pub(super) fn rewrite(bed: &mut Bed) -> Vec<Duration> {
     let NextHop::Link(hop) = bed.tables.fib.lookup(SERVER.into()) else { panic!("the server is on a link") };
     on_inner(bed, |tools, _, frame| {
         decrement_ttl(tools.pool.data_mut(frame));
@@ -143,7 +143,7 @@ pub(super) fn rewrite(bed: &mut Bed) -> Duration {
 }
 
 /// Times `stage` on each inner packet.
-fn on_inner(bed: &mut Bed, mut stage: impl FnMut(&mut Tools<'_>, &Arrival, &mut Frame)) -> Duration {
+fn on_inner(bed: &mut Bed, mut stage: impl FnMut(&mut Tools<'_>, &Arrival, &mut Frame)) -> Vec<Duration> {
     bed.on_frames(
         |arrival| &arrival.inner,
         |tools, frames, batch| {
@@ -158,7 +158,7 @@ fn on_inner(bed: &mut Bed, mut stage: impl FnMut(&mut Tools<'_>, &Arrival, &mut 
 pub(super) fn on_parsed(
     bed: &mut Bed,
     mut stage: impl FnMut(&Tools<'_>, &Arrival, &Ip, &mut Frame),
-) -> Duration {
+) -> Vec<Duration> {
     let parsed: Vec<Ip> =
         bed.arrivals.iter().map(|arrival| parse::ip(&arrival.inner).expect("an IP packet")).collect();
     let mut parsed = parsed.iter();

@@ -17,19 +17,19 @@ use crate::traffic::Arrival;
 use crate::world::NOW;
 
 /// Ethernet and IP headers, TTL.
-pub(super) fn classify_packet(bed: &mut Bed) -> Duration {
+pub(super) fn classify_packet(bed: &mut Bed) -> Vec<Duration> {
     classify(bed, Direction::Encrypt)
 }
 
 /// Whose the inner destination is.
-pub(super) fn look_up_peer(bed: &mut Bed) -> Duration {
+pub(super) fn look_up_peer(bed: &mut Bed) -> Vec<Duration> {
     on_parsed(bed, |tools, _, inner, _| {
         black_box(tools.tables.allowed_ips.lookup(inner.destination));
     })
 }
 
 /// Nonces, session and path of each run of packets for one peer.
-pub(super) fn reserve(bed: &mut Bed) -> Duration {
+pub(super) fn reserve(bed: &mut Bed) -> Vec<Duration> {
     let mut runs = Vec::with_capacity(BATCH_MAX);
     bed.on_frames(inner, |tools, _, batch| {
         for run in batch.chunk_by(|one, next| one.client == next.client) {
@@ -46,7 +46,7 @@ pub(super) fn reserve(bed: &mut Bed) -> Duration {
 }
 
 /// Padding, message header and the AEAD, one call per batch.
-pub(super) fn seal(bed: &mut Bed) -> Duration {
+pub(super) fn seal(bed: &mut Bed) -> Vec<Duration> {
     let mut counter = 0;
     bed.on_frames(inner, |tools, frames, batch| {
         for (arrival, frame) in batch.iter().zip(&mut *frames) {
@@ -69,7 +69,7 @@ pub(super) fn seal(bed: &mut Bed) -> Duration {
 }
 
 /// The outer headers.
-pub(super) fn encap(bed: &mut Bed) -> Duration {
+pub(super) fn encap(bed: &mut Bed) -> Vec<Duration> {
     bed.on_frames(inner, |tools, frames, batch| {
         for (arrival, frame) in batch.iter().zip(frames) {
             let Some(link) = &tools.paths[arrival.client].link else { panic!("a client is behind a link") };
