@@ -3,5 +3,6 @@
 
 pub mod load;
 pub mod media;
+pub mod path;
 pub mod plot;
 pub mod storm;

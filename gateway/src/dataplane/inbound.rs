@@ -61,7 +61,7 @@ impl Engine {
                 self.admit(pool, &mut batch, datagram);
             }
             batch.find_sessions(&tables);
-            self.refuse_unknown(&mut batch, now);
+            batch.refuse_unknown(now);
             self.open(pool, &mut batch);
             self.accept(&mut batch, now);
             self.deliver(pool, &tables, batch);
@@ -90,21 +90,6 @@ impl Engine {
         }
         batch.frames.push(frame);
         batch.messages.push(Message { counter, source: endpoint, ecn, refused: None });
-    }
-
-    /// Marks what has no session to be opened with.
-    fn refuse_unknown(&mut self, batch: &mut Batch<'_>, now: Time) {
-        let mut messages = batch.messages.iter_mut();
-        for run in &mut batch.runs {
-            let refused = match run.entry {
-                None => Some(Verdict::DropUnknownIndex),
-                Some(entry) if entry.session().may_receive(now) => None,
-                Some(_) => Some(Verdict::DropExpired),
-            };
-            for message in messages.by_ref().take(run.len) {
-                message.refused = refused;
-            }
-        }
     }
 
     /// Verifies and decrypts the whole batch in place.
@@ -296,6 +281,21 @@ impl<'t> Batch<'t> {
         }
         if self.runs.len() > 1 {
             self.touch();
+        }
+    }
+
+    /// Marks what has no session to be opened with.
+    fn refuse_unknown(&mut self, now: Time) {
+        let mut messages = self.messages.iter_mut();
+        for run in &mut self.runs {
+            let refused = match run.entry {
+                None => Some(Verdict::DropUnknownIndex),
+                Some(entry) if entry.session().may_receive(now) => None,
+                Some(_) => Some(Verdict::DropExpired),
+            };
+            for message in messages.by_ref().take(run.len) {
+                message.refused = refused;
+            }
         }
     }
 

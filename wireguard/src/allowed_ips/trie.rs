@@ -1,71 +1,79 @@
-//! A path-compressed binary trie whose nodes are shared between clones.
+//! A path-compressed trie of six bits a step, whose nodes are shared between clones.
 //!
-//! A node without a value has two children, so there are fewer than twice as many nodes as prefixes, and a child's
-//! prefix is always longer than its parent's and begins with it.
+//! A node holds the prefixes that end in the chunk of its level, and the nodes that go on behind one: both packed,
+//! found by counting the ones in a bitmap (tree bitmap: Eatherton, Varghese, Dittia, SIGCOMM CCR 2004). Nodes lie side
+//! by side in their parent's array, so a step of a look-up is one access to memory. A node without a prefix has two
+//! children at least, and a child's chunks before its level begin with its parent's: levels may be left out between.
 
+use std::iter::once;
 use std::sync::Arc;
 
-/// An address as a number, its first bit the highest.
-pub(super) trait Bits: Copy + Eq {
-    const WIDTH: u8;
-
-    /// Bit `index` from the front; `index` is less than the width.
-    fn bit(self, index: u8) -> usize;
-
-    /// Number of bits from the front that are the same.
-    fn common_len(self, other: Self) -> u8;
-
-    /// The first `len` bits, the rest zero.
-    fn truncated(self, len: u8) -> Self;
-}
-
-macro_rules! impl_bits {
-    ($integer:ty) => {
-        impl Bits for $integer {
-            const WIDTH: u8 = <$integer>::BITS as u8;
-
-            #[inline]
-            fn bit(self, index: u8) -> usize {
-                (self >> (Self::WIDTH - 1 - index)) as usize & 1
-            }
-
-            #[inline]
-            fn common_len(self, other: Self) -> u8 {
-                (self ^ other).leading_zeros() as u8
-            }
-
-            fn truncated(self, len: u8) -> Self {
-                let rest = Self::MAX.checked_shr(len.into()).unwrap_or(0);
-                self & !rest
-            }
-        }
-    };
-}
-
-impl_bits!(u32);
-impl_bits!(u128);
-
-type Link<B, V> = Option<Arc<Node<B, V>>>;
+use super::bits::{Bits, CONTAINING, Place};
 
 #[derive(Clone, Debug)]
 struct Node<B, V> {
+    /// Which prefixes end here, by [`Place::index`].
+    value_map: u128,
+    /// Behind which chunks another node follows.
+    child_map: u64,
+    /// The chunks before `level`.
     bits: B,
-    len: u8,
-    value: Option<V>,
-    children: [Link<B, V>; 2],
+    level: u8,
+    values: Arc<[V]>,
+    children: Arc<[Node<B, V>]>,
 }
 
-/// A map from prefixes to values. A clone shares all nodes until one of both changes.
+/// A map from prefixes to values. A clone shares everything until one of both changes.
 #[derive(Clone, Debug)]
 pub(super) struct Trie<B, V> {
-    root: Link<B, V>,
+    /// The value of the prefix of no bits.
+    default: Option<V>,
+    root: Option<Node<B, V>>,
     len: usize,
 }
 
 impl<B, V> Default for Trie<B, V> {
     fn default() -> Self {
-        Self { root: None, len: 0 }
+        Self { default: None, root: None, len: 0 }
     }
+}
+
+impl<B: Bits, V> Node<B, V> {
+    fn new(bits: B, level: u8) -> Self {
+        let bits = bits.truncated(level);
+        Self { value_map: 0, child_map: 0, bits, level, values: Arc::default(), children: Arc::default() }
+    }
+
+    /// The value of the longest prefix that ends here and contains `chunk`.
+    #[inline]
+    fn longest(&self, chunk: u8) -> Option<&V> {
+        let containing = self.value_map & CONTAINING[usize::from(chunk)];
+        let index = containing.checked_ilog2()?;
+        self.values.get(value_rank(self.value_map, index as u8))
+    }
+
+    fn value(&self, index: u8) -> Option<&V> {
+        let is_there = self.value_map >> index & 1 == 1;
+        is_there.then(|| &self.values[value_rank(self.value_map, index)])
+    }
+
+    #[inline]
+    fn child(&self, chunk: u8) -> Option<&Self> {
+        let is_there = self.child_map >> chunk & 1 == 1;
+        is_there.then(|| &self.children[child_rank(self.child_map, chunk)])
+    }
+}
+
+/// Number of values before that of `index`.
+#[inline]
+fn value_rank(map: u128, index: u8) -> usize {
+    (map & ((1 << index) - 1)).count_ones() as usize
+}
+
+/// Number of children before that of `chunk`.
+#[inline]
+fn child_rank(map: u64, chunk: u8) -> usize {
+    (map & ((1 << chunk) - 1)).count_ones() as usize
 }
 
 impl<B: Bits, V> Trie<B, V> {
@@ -76,77 +84,84 @@ impl<B: Bits, V> Trie<B, V> {
     /// The value of the longest prefix of `address`.
     #[inline]
     pub(super) fn lookup(&self, address: B) -> Option<&V> {
-        let mut longest = None;
-        let mut link = &self.root;
-        while let Some(node) = link
-            && node.bits.common_len(address) >= node.len
+        let mut longest = self.default.as_ref();
+        let mut next = self.root.as_ref();
+        while let Some(node) = next
+            && node.bits.agrees(address, node.level)
         {
-            longest = node.value.as_ref().or(longest);
-            if node.len == B::WIDTH {
-                break;
-            }
-            link = &node.children[address.bit(node.len)];
+            let chunk = address.chunk(node.level);
+            longest = node.longest(chunk).or(longest);
+            next = node.child(chunk);
         }
         longest
     }
 
     /// The value of exactly this prefix, whose bits beyond `len` are zero.
     pub(super) fn exact(&self, bits: B, len: u8) -> Option<&V> {
-        let mut link = &self.root;
-        while let Some(node) = link
-            && node.len <= len
-            && node.bits.common_len(bits) >= node.len
-        {
-            if node.len == len {
-                return node.value.as_ref();
-            }
-            link = &node.children[bits.bit(node.len)];
+        match Place::new(bits, len) {
+            Some(place) => self.node(bits, place.level)?.value(place.index),
+            None => self.default.as_ref(),
         }
-        None
+    }
+
+    /// The node of this level and of these chunks before it.
+    fn node(&self, bits: B, level: u8) -> Option<&Node<B, V>> {
+        let mut next = self.root.as_ref();
+        while let Some(node) = next
+            && node.level < level
+        {
+            next = node.child(bits.chunk(node.level));
+        }
+        next.filter(|node| node.level == level && node.bits == bits.truncated(level))
     }
 
     /// All prefixes, in lexicographic order: a prefix before those it contains.
     pub(super) fn iter(&self) -> impl Iterator<Item = (B, u8, &V)> {
-        let mut stack: Vec<&Node<B, V>> = self.root.as_deref().into_iter().collect();
-        std::iter::from_fn(move || {
+        // Places yet to be looked at, the next one last. What is at 1 is no prefix of its own.
+        let mut stack: Vec<(&Node<B, V>, u8)> = self.root.iter().map(|root| (root, 1)).collect();
+        let rest = std::iter::from_fn(move || {
             loop {
-                let node = stack.pop()?;
-                stack.extend(node.children.iter().rev().filter_map(Option::as_deref));
-                if let Some(value) = &node.value {
-                    return Some((node.bits, node.len, value));
+                let (node, index) = stack.pop()?;
+                match index.checked_sub(64) {
+                    Some(chunk) => stack.extend(node.child(chunk).map(|child| (child, 1))),
+                    None => stack.extend([(node, 2 * index + 1), (node, 2 * index)]),
+                }
+                if let Some(value) = node.value(index) {
+                    let (bits, len) = Place { level: node.level, index }.prefix(node.bits);
+                    return Some((bits, len, value));
                 }
             }
-        })
+        });
+        self.default.iter().map(|value| (B::ZERO, 0, value)).chain(rest)
     }
 
-    pub(super) fn unshared_node_count(&self, other: &Self) -> usize {
-        unshared_node_count(self.root.as_ref(), other.root.as_ref())
+    /// Number of arrays, of values or of nodes, that the other trie does not have too.
+    pub(super) fn unshared_array_count(&self, other: &Self) -> usize {
+        self.root.as_ref().map_or(0, |root| root.unshared_array_count(other))
     }
 }
 
-fn unshared_node_count<B: Bits, V>(
-    link: Option<&Arc<Node<B, V>>>,
-    mut other: Option<&Arc<Node<B, V>>>,
-) -> usize {
-    let Some(node) = link else { return 0 };
-    // The other trie may have nodes in between that this one lacks: their parts are found further down.
-    while let Some(held) = other
-        && !Arc::ptr_eq(held, node)
-        && held.len < node.len
-        && held.bits.common_len(node.bits) >= held.len
-    {
-        other = held.children[node.bits.bit(held.len)].as_ref();
+impl<B: Bits, V> Node<B, V> {
+    fn unshared_array_count(&self, other: &Trie<B, V>) -> usize {
+        let held = other.node(self.bits, self.level);
+        let has_values = held.is_some_and(|held| Arc::ptr_eq(&held.values, &self.values));
+        let own_values = usize::from(!has_values && !self.values.is_empty());
+        if self.children.is_empty() || held.is_some_and(|held| Arc::ptr_eq(&held.children, &self.children)) {
+            return own_values;
+        }
+        own_values + 1 + self.children.iter().map(|child| child.unshared_array_count(other)).sum::<usize>()
     }
-    if other.is_some_and(|held| Arc::ptr_eq(held, node)) {
-        return 0;
-    }
-    1 + node.children.iter().map(|child| unshared_node_count(child.as_ref(), other)).sum::<usize>()
 }
 
 impl<B: Bits, V: Clone> Trie<B, V> {
     /// Gives the prefix, whose bits beyond `len` are zero, this value and returns the former one.
     pub(super) fn insert(&mut self, bits: B, len: u8, value: V) -> Option<V> {
-        let former = insert(&mut self.root, bits, len, value);
+        let former = match Place::new(bits, len) {
+            None => self.default.replace(value),
+            Some(place) => {
+                self.root.get_or_insert_with(|| Node::new(bits, place.level)).insert(bits, place, value)
+            }
+        };
         self.len += usize::from(former.is_none());
         former
     }
@@ -155,61 +170,100 @@ impl<B: Bits, V: Clone> Trie<B, V> {
     pub(super) fn remove(&mut self, bits: B, len: u8) -> Option<V> {
         // Looked for first: the way down copies what is shared.
         self.exact(bits, len)?;
-        let former = remove(&mut self.root, bits, len);
-        self.len -= usize::from(former.is_some());
+        self.len -= 1;
+        let Some(place) = Place::new(bits, len) else { return self.default.take() };
+        let root = self.root.as_mut()?;
+        let former = root.remove(bits, place);
+        if !root.is_needed() {
+            self.root = root.children.first().cloned();
+        }
         former
     }
 }
 
-fn leaf<B, V>(bits: B, len: u8, value: V) -> Arc<Node<B, V>> {
-    Arc::new(Node { bits, len, value: Some(value), children: [None, None] })
-}
+/// Recurses once for each chunk at most.
+impl<B: Bits, V: Clone> Node<B, V> {
+    fn insert(&mut self, bits: B, place: Place, value: V) -> Option<V> {
+        let common = self.bits.common_levels(bits).min(place.level);
+        if common < self.level {
+            let below = std::mem::replace(self, Self::new(bits, common));
+            self.add_child(below.bits.chunk(common), below);
+        }
+        if self.level == place.level {
+            return self.set_value(place.index, value);
+        }
+        let chunk = bits.chunk(self.level);
+        if let Some(child) = self.child_mut(chunk) {
+            return child.insert(bits, place, value);
+        }
+        let mut child = Self::new(bits, place.level);
+        child.set_value(place.index, value);
+        self.add_child(chunk, child);
+        None
+    }
 
-fn insert<B: Bits, V: Clone>(mut link: &mut Link<B, V>, bits: B, len: u8, value: V) -> Option<V> {
-    loop {
-        let Some(node) = link else {
-            *link = Some(leaf(bits, len, value));
-            return None;
-        };
-        let common_len = node.bits.common_len(bits).min(node.len).min(len);
-        if common_len < node.len {
-            let below = Arc::clone(node);
-            *node = fork(below, common_len, bits, len, value);
-            return None;
+    /// Removes what is there: the prefix has been found.
+    fn remove(&mut self, bits: B, place: Place) -> Option<V> {
+        if self.level == place.level {
+            return self.take_value(place.index);
         }
-        let node = Arc::make_mut(node);
-        if node.len == len {
-            return node.value.replace(value);
+        let chunk = bits.chunk(self.level);
+        let child = self.child_mut(chunk)?;
+        let former = child.remove(bits, place);
+        if !child.is_needed() {
+            match child.children.first().cloned() {
+                Some(only) => *child = only,
+                None => self.remove_child(chunk),
+            }
         }
-        link = &mut node.children[bits.bit(node.len)];
+        former
+    }
+
+    /// Whether the node holds a prefix or is where two ways part.
+    fn is_needed(&self) -> bool {
+        !self.values.is_empty() || self.children.len() > 1
+    }
+
+    fn set_value(&mut self, index: u8, value: V) -> Option<V> {
+        let rank = value_rank(self.value_map, index);
+        if self.value_map >> index & 1 == 1 {
+            return Some(std::mem::replace(&mut Arc::make_mut(&mut self.values)[rank], value));
+        }
+        self.value_map |= 1 << index;
+        self.values = with(&self.values, rank, value);
+        None
+    }
+
+    fn take_value(&mut self, index: u8) -> Option<V> {
+        let former = self.value(index).cloned()?;
+        self.values = without(&self.values, value_rank(self.value_map, index));
+        self.value_map &= !(1 << index);
+        Some(former)
+    }
+
+    fn child_mut(&mut self, chunk: u8) -> Option<&mut Self> {
+        let is_there = self.child_map >> chunk & 1 == 1;
+        is_there.then(|| &mut Arc::make_mut(&mut self.children)[child_rank(self.child_map, chunk)])
+    }
+
+    fn add_child(&mut self, chunk: u8, child: Self) {
+        self.children = with(&self.children, child_rank(self.child_map, chunk), child);
+        self.child_map |= 1 << chunk;
+    }
+
+    fn remove_child(&mut self, chunk: u8) {
+        self.children = without(&self.children, child_rank(self.child_map, chunk));
+        self.child_map &= !(1 << chunk);
     }
 }
 
-/// A node of the first `common_len` bits, with `below` under it and the new prefix in it or under it.
-fn fork<B: Bits, V>(below: Arc<Node<B, V>>, common_len: u8, bits: B, len: u8, value: V) -> Arc<Node<B, V>> {
-    let mut children = [None, None];
-    let side = below.bits.bit(common_len);
-    children[side] = Some(below);
-    if common_len == len {
-        return Arc::new(Node { bits, len, value: Some(value), children });
-    }
-    children[1 - side] = Some(leaf(bits, len, value));
-    Arc::new(Node { bits: bits.truncated(common_len), len: common_len, value: None, children })
+/// `slice` with `item` before what was at `rank`.
+fn with<T: Clone>(slice: &[T], rank: usize, item: T) -> Arc<[T]> {
+    let (before, after) = slice.split_at(rank);
+    before.iter().cloned().chain(once(item)).chain(after.iter().cloned()).collect()
 }
 
-/// Recurses once for each bit at most.
-fn remove<B: Bits, V: Clone>(link: &mut Link<B, V>, bits: B, len: u8) -> Option<V> {
-    let node = Arc::make_mut(link.as_mut()?);
-    let former = if node.len == len {
-        node.value.take()
-    } else {
-        remove(&mut node.children[bits.bit(node.len)], bits, len)
-    };
-    if node.value.is_none() {
-        match &mut node.children {
-            [Some(_), Some(_)] => {}
-            [only, None] | [None, only] => *link = only.take(),
-        }
-    }
-    former
+/// `slice` without what was at `rank`.
+fn without<T: Clone>(slice: &[T], rank: usize) -> Arc<[T]> {
+    slice[..rank].iter().chain(&slice[rank + 1..]).cloned().collect()
 }

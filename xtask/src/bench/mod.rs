@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
 mod handshake;
+pub mod path;
 mod trial;
 
 use anyhow::{Result, bail};
@@ -14,6 +15,8 @@ pub enum Bench {
     Handshake(handshake::Args),
     /// One gateway, some trials of load by hand.
     Trial(trial::Args),
+    /// What a packet's way through the engine costs.
+    Path(path::Args),
 }
 
 /// Measures.
@@ -24,5 +27,6 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Handshake(args) => handshake::run(args),
         Bench::Trial(args) => trial::run(args),
+        Bench::Path(args) => path::run(args),
     }
 }

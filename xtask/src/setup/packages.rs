@@ -49,6 +49,9 @@ pub const PACKAGES: &[(&str, Probe)] = &[
     ("nftables", Program("nft")),
     ("tcpdump", Program("tcpdump")),
     ("bpftool", Program("bpftool")),
+    ("strace", Program("strace")),
+    // Instructions per packet
+    ("valgrind", Program("valgrind")),
 ];
 
 /// What the guest of `interop_kernel` takes beside [`PACKAGES`]: an emulator, and tools to unpack its kernel.

@@ -1,7 +1,8 @@
 //! The file to which tests write what they skipped and what they measured.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -33,6 +34,22 @@ impl Log {
     pub fn create(path: &Path) -> Result<Self> {
         fs::write(path, "").with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// Says that `check` was skipped, as a test does.
+    pub fn skip(&self, check: &str, why: &str) -> Result<()> {
+        self.append(&format!("skipped: {check}: {why}"))
+    }
+
+    /// Adds to the report what `check` found, as a test does.
+    pub fn note(&self, check: &str, text: &str) -> Result<()> {
+        self.append(&format!("note: {check}: {text}"))
+    }
+
+    fn append(&self, line: &str) -> Result<()> {
+        let file = OpenOptions::new().append(true).open(&self.path);
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     pub fn read(&self) -> Result<Entries> {

@@ -17,6 +17,7 @@ use std::{env, fs, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
+use crate::bench::path::{self, Check};
 use crate::command::{cargo, run, step, target_dir};
 use crate::{ebpf, setup, tidy};
 use log::Log;
@@ -82,6 +83,11 @@ pub fn run_all(skips: Skips) -> Result<()> {
     check("build", &mut || {
         run(cargo().args(["build", "--quiet", "--workspace", "--bins"]).args(LOAD_GENERATOR))?;
         run(cargo().args(["test", "--quiet", "--workspace", "--no-run"]).args(LOAD_GENERATOR))
+    });
+
+    check("instructions per packet", &mut || match path::check_instructions()? {
+        Check::Passed(notes) => notes.iter().try_for_each(|note| log.note("instructions per packet", note)),
+        Check::Skipped(why) => log.skip("instructions per packet", &why),
     });
 
     // Where this fails, the tests that need it say so and count as skipped.
