@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
 mod handshake;
+mod priority;
 mod trial;
 
 use anyhow::{Result, bail};
