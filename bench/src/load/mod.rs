@@ -38,6 +38,8 @@
 //!   make the trial void.
 //! - On a veth the receiving side's NAPI runs on the CPU that transmits: the generator's core also pays for the gateway's
 //!   XDP program, and the gateway's for the generator's. Figures hold for comparison on one machine, not for a NIC.
+//! - *Other load on the machine* shows in every figure. Both programs take the highest niceness on their core, which with
+//!   `sched_autogroup_enabled` counts within their session only; `cargo xtask bench trial` puts its session first.
 //! - IPv4 inside and outside, one queue, UDP checksums absent.
 //!
 //! `wgx-forward` is the ceiling: the gateway's own AF_XDP code, forwarding in place on one UMEM without cryptography. A

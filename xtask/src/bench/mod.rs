@@ -2,6 +2,7 @@
 
 mod handshake;
 pub mod path;
+mod priority;
 mod trial;
 
 use anyhow::{Result, bail};

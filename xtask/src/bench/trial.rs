@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow};
 use bench::load::{Direction, KeySeed, Load, Outcome, Sizes, Trial};
 use tests::{Implementation, Io, Lab, Straight};
 
+use super::priority::Ahead;
 use crate::{
     command::{cargo, command, run as run_command, target_dir},
     demo::console::Console,
@@ -109,6 +110,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
         }
         build(args.program.is_none())?;
     }
+    let _ahead = Ahead::of_other_sessions();
     let straight = Straight::build(lab)?;
     let seed = KeySeed::random()?;
     let implementation = match args.gateway {
