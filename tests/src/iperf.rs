@@ -80,8 +80,20 @@ pub fn udp(
     })
 }
 
-/// The `end` object of iperf3's report.
+/// The `end` object of iperf3's report. A server that breaks off (on a slow machine it gives up on a test that does not
+/// begin in time, or is not done with the one before) is asked once more.
 fn run(from: &Namespace, to: IpAddr, direction: Direction, seconds: u32, options: &str) -> Result<Value> {
+    attempt(from, to, direction, seconds, options).or_else(|error| {
+        let text = format!("{error:#}");
+        if !["control message", "server is busy"].iter().any(|said| text.contains(said)) {
+            return Err(error);
+        }
+        eprintln!("{text}: once more");
+        attempt(from, to, direction, seconds, options)
+    })
+}
+
+fn attempt(from: &Namespace, to: IpAddr, direction: Direction, seconds: u32, options: &str) -> Result<Value> {
     let reverse = if direction == Direction::Reverse { "--reverse" } else { "" };
     let line =
         format!("iperf3 --client {to} --json --connect-timeout 5000 --time {seconds} {reverse} {options}");

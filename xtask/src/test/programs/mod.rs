@@ -35,7 +35,7 @@ const FIRST: [&str; 6] = [
     "netns_kernel_selftest_lifecycle",
 ];
 /// A program that has not ended by then hangs. (Each test has a shorter limit of its own.)
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 /// What it then gets to remove what it made.
 const FAREWELL: Duration = Duration::from_secs(20);
 

@@ -4,7 +4,7 @@ use std::env;
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 struct Folder(PathBuf);
 
