@@ -106,7 +106,7 @@ impl Aead {
     /// its answers are wrong.
     pub fn by_name(name: &str) -> Result<Self, BackendError> {
         let backend = Backend::available().find(|backend| backend.name() == name);
-        let backend = backend.ok_or_else(|| match Backend::needs(name) {
+        let backend = backend.ok_or_else(|| match Self::lacking(name) {
             Some(needed) => BackendError::Unsupported { name: name.to_owned(), needed },
             None => BackendError::Unknown { name: name.to_owned() },
         })?;
@@ -118,6 +118,11 @@ impl Aead {
     /// The names [`Aead::by_name`] takes on this machine, fastest first.
     pub fn names() -> impl Iterator<Item = &'static str> {
         Backend::available().map(Backend::name)
+    }
+
+    /// What the backend called `name` needs of a processor, if there is such a backend and this machine cannot run it.
+    pub fn lacking(name: &str) -> Option<&'static str> {
+        Backend::needs(name).filter(|_| Self::names().all(|available| available != name))
     }
 
     /// The name of this backend, as shown to operators.

@@ -84,16 +84,37 @@ pub(crate) fn run(
 
     let cases: Vec<Case> =
         ANSWERS.into_iter().enumerate().map(|(index, answer)| Case::new(index, answer)).collect();
-    let mut buffers: Vec<Vec<u8>> =
-        cases.iter().map(|case| [case.text.as_slice(), &[0; TAG_LEN]].concat()).collect();
-
-    let sealed_count = seal(&mut batch(&cases, &mut buffers));
-    if sealed_count != cases.len() {
-        return Err(wrong("a packet was not sealed", 0));
+    // A backend may treat packets differently by how many there are and how unequal: a few of all lengths, more than
+    // one pass takes of all lengths, and full passes of one length each.
+    let every_case = || 0..cases.len();
+    check_batch(&every_case().collect::<Vec<_>>(), &cases, &seal, &open)
+        .map_err(|(check, at)| wrong(check, at))?;
+    let thrice: Vec<usize> = every_case().chain(every_case().rev()).chain(every_case()).collect();
+    check_batch(&thrice, &cases, &seal, &open).map_err(|(check, at)| wrong(check, at))?;
+    for index in every_case() {
+        check_batch(&[index; 33], &cases, &seal, &open).map_err(|(check, at)| wrong(check, at))?;
     }
-    for (case, buffer) in cases.iter().zip(&buffers) {
+    Ok(())
+}
+
+/// Seals the cases that `chosen` lists, then opens them with every other one damaged. Fails with what is wrong and the
+/// length of the text.
+fn check_batch(
+    chosen: &[usize],
+    cases: &[Case],
+    seal: impl Fn(&mut [Packet<'_>]) -> usize,
+    open: impl Fn(&mut [Packet<'_>], &mut [bool]),
+) -> Result<(), (&'static str, usize)> {
+    let chosen: Vec<&Case> = chosen.iter().map(|index| &cases[*index]).collect();
+    let mut buffers: Vec<Vec<u8>> =
+        chosen.iter().map(|case| [case.text.as_slice(), &[0; TAG_LEN]].concat()).collect();
+
+    if seal(&mut batch(&chosen, &mut buffers)) != chosen.len() {
+        return Err(("a packet was not sealed", 0));
+    }
+    for (case, buffer) in chosen.iter().zip(&buffers) {
         if !buffer.ends_with(&case.tag) {
-            return Err(wrong("tag differs from the known answer", case.text.len()));
+            return Err(("tag differs from the known answer", case.text.len()));
         }
     }
 
@@ -102,18 +123,18 @@ pub(crate) fn run(
         let at = if index % 4 == 0 { 0 } else { buffer.len() - 1 };
         buffer[at] ^= 0x80;
     }
-    let mut authentic = vec![false; cases.len()];
-    open(&mut batch(&cases, &mut buffers), &mut authentic);
-    for (index, (case, buffer)) in cases.iter().zip(&buffers).enumerate() {
+    let mut authentic = vec![false; chosen.len()];
+    open(&mut batch(&chosen, &mut buffers), &mut authentic);
+    for (index, (case, buffer)) in chosen.iter().zip(&buffers).enumerate() {
         let text_len = case.text.len();
         match (index % 2 == 0, authentic[index]) {
-            (true, true) => return Err(wrong("a forged packet was accepted", text_len)),
-            (false, false) => return Err(wrong("an authentic packet was refused", text_len)),
+            (true, true) => return Err(("a forged packet was accepted", text_len)),
+            (false, false) => return Err(("an authentic packet was refused", text_len)),
             (true, false) if buffer.iter().any(|&byte| byte != 0) => {
-                return Err(wrong("a forged packet was not wiped", text_len));
+                return Err(("a forged packet was not wiped", text_len));
             }
             (false, true) if buffer[..text_len] != case.text => {
-                return Err(wrong("a packet did not decrypt to its plaintext", text_len));
+                return Err(("a packet did not decrypt to its plaintext", text_len));
             }
             _ => {}
         }
@@ -121,7 +142,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn batch<'a>(cases: &'a [Case], buffers: &'a mut [Vec<u8>]) -> Vec<Packet<'a>> {
+fn batch<'a>(cases: &[&'a Case], buffers: &'a mut [Vec<u8>]) -> Vec<Packet<'a>> {
     cases.iter().zip(buffers).map(|(case, buffer)| case.packet(buffer)).collect()
 }
 
@@ -160,6 +181,18 @@ mod tests {
             let sealed_count = GOOD.seal(batch);
             if let Some(last) = batch.get_mut(12).and_then(|packet| packet.buffer.last_mut()) {
                 *last ^= 1;
+            }
+            sealed_count
+        };
+        assert_eq!(failed_check(seal, |batch, to| GOOD.open(batch, to)), "tag differs from the known answer");
+    }
+
+    #[test]
+    fn backend_that_fails_only_in_a_full_pass_of_equal_lengths_fails() {
+        let seal = |batch: &mut [Packet<'_>]| {
+            let sealed_count = GOOD.seal(batch);
+            if batch.len() > 16 && batch.iter().all(|packet| packet.buffer.len() == 208 + TAG_LEN) {
+                batch[16].buffer[208] ^= 1;
             }
             sealed_count
         };

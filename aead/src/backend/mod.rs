@@ -49,7 +49,7 @@ impl Backend {
     pub(crate) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(features) => features.seal(batch),
+            Self::Avx512(features) => avx512::seal(features, batch),
             Self::AwsLc => seal_each(batch, aws_lc::seal),
             Self::Portable => seal_each(batch, portable::seal),
         }
@@ -60,7 +60,7 @@ impl Backend {
         debug_assert_eq!(batch.len(), authentic.len());
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(features) => features.open(batch, authentic),
+            Self::Avx512(features) => avx512::open(features, batch, authentic),
             Self::AwsLc => open_each(batch, authentic, aws_lc::open),
             Self::Portable => open_each(batch, authentic, portable::open),
         }

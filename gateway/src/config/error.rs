@@ -112,6 +112,12 @@ pub enum ConfigError {
     UnknownAead { name: String },
 
     #[error(
+        "AEAD {name:?} needs a processor that this machine does not have ({needed}): use one of {}",
+        aead_names().collect::<Vec<_>>().join(", ")
+    )]
+    AeadLacksProcessor { name: String, needed: &'static str },
+
+    #[error(
         "CPU {cpu} of the core list is not among those this process may use ({allowed}): choose from these"
     )]
     CoreNotAllowed { cpu: u32, allowed: String },

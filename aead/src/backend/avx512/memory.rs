@@ -13,7 +13,7 @@ use std::{
     ops::Range,
 };
 
-use super::{LANES, schedule};
+use super::{LANES, scattered::Places, schedule};
 use crate::{KEY_LEN, Packet, TAG_LEN};
 
 /// Bytes in a vector, and in a ChaCha20 block.
@@ -22,14 +22,14 @@ pub(super) const ROW_LEN: usize = 64;
 /// Bytes in a Poly1305 block.
 pub(super) const MAC_BLOCK_LEN: usize = 16;
 
+/// Poly1305 blocks in a row.
+pub(super) const CHUNK_BLOCKS: usize = ROW_LEN / MAC_BLOCK_LEN;
+
 /// Proof that this processor has every instruction that the backend is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features(());
 
 impl Features {
-    /// What the backend's functions enable; they must not use more than this.
-    pub(crate) const NEEDED: &str = "AVX-512 F, BW, DQ, VL, IFMA and VBMI2, and BMI2";
-
     /// Asks the processor, once per process (the standard library remembers).
     pub(crate) fn detect() -> Option<Self> {
         let detected = is_x86_feature_detected!("avx512f")
@@ -41,24 +41,24 @@ impl Features {
             && is_x86_feature_detected!("bmi2");
         detected.then_some(Self(()))
     }
+}
 
-    /// See [`Aead::seal`](crate::Aead::seal).
-    pub(crate) fn seal(self, batch: &mut [Packet<'_>]) -> usize {
-        // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-        unsafe { schedule::seal(batch) }
-    }
+/// See [`Aead::seal`](crate::Aead::seal).
+pub(super) fn seal(_: Features, batch: &mut [Packet<'_>]) -> usize {
+    // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+    unsafe { schedule::seal(batch) }
+}
 
-    /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
-    pub(crate) fn open(self, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
-        // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-        unsafe { schedule::open(batch, authentic) }
-    }
+/// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
+pub(super) fn open(_: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+    // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+    unsafe { schedule::open(batch, authentic) }
 }
 
 /// The packets of one group, one per lane. Lanes without a packet are as packets without text.
 ///
 /// Invariant: `text[lane]` points to `len[lane]` bytes followed, in lanes below `count`, by [`TAG_LEN`] bytes,
-/// exclusively borrowed for `'a`; and `whole_rows` times [`ROW_LEN`] is at most every lane's `len`.
+/// exclusively borrowed for `'a`; lanes from `count` on point to the first one's text; and `whole_rows` times [`ROW_LEN`] is at most every lane's `len`.
 pub(super) struct Lanes<'a> {
     text: [*mut u8; LANES],
     len: [usize; LANES],
@@ -76,7 +76,7 @@ impl<'a> Lanes<'a> {
     #[inline]
     pub(super) fn new(buffers: impl Iterator<Item = &'a mut [u8]>) -> Self {
         let mut lanes = Self {
-            text: [std::ptr::NonNull::dangling().as_ptr(); LANES],
+            text: [std::ptr::null_mut(); LANES],
             len: [0; LANES],
             count: 0,
             whole_rows: 0,
@@ -88,6 +88,9 @@ impl<'a> Lanes<'a> {
             lanes.text[lanes.count] = buffer.as_mut_ptr();
             lanes.count += 1;
         }
+        // Nothing is read there, but it should be memory, see `clamped`.
+        let somewhere = lanes.text[0];
+        lanes.text[lanes.count..].fill(somewhere);
         lanes.count_rows();
         lanes
     }
@@ -111,27 +114,36 @@ impl<'a> Lanes<'a> {
         &self.len
     }
 
+    /// How many rows of 64 bytes every lane has in full.
+    #[inline]
+    pub(super) fn whole_rows(&self) -> usize {
+        self.whole_rows
+    }
+
     /// How many rows of 64 bytes every lane has, in full or in part.
     #[inline]
     pub(super) fn common_rows(&self) -> usize {
         self.common_rows
     }
 
-    /// XORs `key_stream` to the row at `index` of each lane, as far as the lane has it. All lanes are loaded before the
-    /// first is stored: a store whose address is not known yet would hold up the loads behind it.
+    /// XORs `key_stream` to the row at `index` of each lane.
+    ///
+    /// # Panics
+    /// Unless every lane has the whole row.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_rows(&self, index: usize, key_stream: &[__m512i; LANES]) {
-        if index >= self.whole_rows {
-            for (lane, key_stream) in key_stream.iter().enumerate() {
-                self.xor_row(lane, index, *key_stream);
-            }
-            return;
-        }
+    pub(super) fn xor_whole_rows<const INDEX: usize, const SITE: usize>(
+        &self,
+        index: usize,
+        key_stream: &[__m512i; LANES],
+    ) {
+        assert!(index < self.whole_rows, "row {index} of {}", self.whole_rows);
         let offset = index * ROW_LEN;
         let mut rows = *key_stream;
+        // All are loaded before the first is stored: a store whose address is not known yet would hold up the loads
+        // behind it.
         for (row, text) in rows.iter_mut().zip(&self.text) {
-            // SAFETY: below `whole_rows`, as checked, all 64 bytes are inside the lane's text.
+            // SAFETY: below `whole_rows`, as asserted, all 64 bytes are inside the lane's text.
             let text = unsafe { _mm512_loadu_si512(text.wrapping_add(offset).cast()) };
             *row = _mm512_xor_si512(*row, text);
         }
@@ -141,17 +153,44 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// XORs `key_stream` to those bytes of the row at `index` of `lane` that there are.
+    /// XORs `key_stream` to one row of any lane each, as far as the lane has it.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn xor_row(&self, lane: usize, index: usize, key_stream: __m512i) {
-        let offset = index.saturating_mul(ROW_LEN);
-        let mask = first_bytes(self.len[lane].saturating_sub(offset));
-        let at = self.text[lane].wrapping_add(offset).cast();
-        // SAFETY: the mask selects only bytes below the lane's `len`.
-        let text = unsafe { _mm512_maskz_loadu_epi8(mask, at) };
-        // SAFETY: as for the load; the text is exclusively ours.
-        unsafe { _mm512_mask_storeu_epi8(at, mask, _mm512_xor_si512(text, key_stream)) };
+    pub(super) fn xor_rows<const INDEX: usize, const SITE: usize>(
+        &self,
+        places: &Places,
+        key_stream: &[__m512i; LANES],
+    ) {
+        let mut rows = *key_stream;
+        for (row, (lane, index)) in rows.iter_mut().zip(places.lanes.iter().zip(&places.rows)) {
+            let (lane, offset) = self.clamped(*lane, *index);
+            let mask = first_bytes(self.len[lane] - offset);
+            // SAFETY: the mask selects only bytes below the lane's `len`.
+            let text = unsafe { _mm512_maskz_loadu_epi8(mask, self.text[lane].wrapping_add(offset).cast()) };
+            *row = _mm512_xor_si512(*row, text);
+        }
+        for (row, (lane, index)) in rows.iter().zip(places.lanes.iter().zip(&places.rows)) {
+            let (lane, offset) = self.clamped(*lane, *index);
+            let at = self.text[lane].wrapping_add(offset);
+            let len = self.len[lane] - offset;
+            // A masked store costs several times a whole one, and loads behind it wait for it.
+            if len >= ROW_LEN {
+                // SAFETY: there are 64 bytes of text at `offset`, and they are exclusively ours.
+                unsafe { _mm512_storeu_si512(at.cast(), *row) };
+            } else {
+                let mask = first_bytes(len);
+                // SAFETY: the mask selects only bytes below the lane's `len`; they are exclusively ours.
+                unsafe { _mm512_mask_storeu_epi8(at.cast(), mask, *row) };
+            }
+        }
+    }
+
+    /// A lane, and where in it the row at `index` starts or, if that is outside, where the text ends. A masked access
+    /// far out would touch nothing either, but finding out that a page is not mapped takes hundreds of cycles.
+    #[inline]
+    fn clamped(&self, lane: u32, index: u32) -> (usize, usize) {
+        let lane = lane as usize;
+        (lane, (index as usize * ROW_LEN).min(self.len[lane]))
     }
 
     /// Writes the tag behind the text of `lane`.
@@ -193,30 +232,37 @@ impl<'a> Lanes<'a> {
         self.count_rows();
     }
 
-    /// The texts as Poly1305 takes them.
+    /// The texts as Poly1305 takes them. Lanes without a packet repeat the first one's, for nobody to look at: as
+    /// empty texts they would leave no chunk whole.
     #[inline]
     pub(super) fn end_aligned(&self) -> EndAligned<'a> {
-        let blocks = self.len.map(|len| len.div_ceil(MAC_BLOCK_LEN) + 1);
-        let (longest, shortest) = blocks.iter().fold((0, usize::MAX), |(longest, shortest), blocks| {
-            (longest.max(*blocks), shortest.min(*blocks))
-        });
-        let chunks = longest.div_ceil(ROW_LEN / MAC_BLOCK_LEN);
-        let whole_from = (chunks * ROW_LEN / MAC_BLOCK_LEN - shortest).div_ceil(ROW_LEN / MAC_BLOCK_LEN);
-        EndAligned {
-            text: self.text.map(<*mut u8>::cast_const),
-            len: self.len,
-            lead: blocks.map(|blocks| chunks * ROW_LEN / MAC_BLOCK_LEN - blocks),
-            whole: whole_from..chunks - 1,
-            chunks,
-            buffers: PhantomData,
+        let mut len = self.len;
+        let first_len = len[0];
+        len[self.count..].fill(first_len);
+
+        let (mut longest, mut shortest) = (0, usize::MAX);
+        let mut lead = len;
+        for blocks in &mut lead {
+            *blocks = blocks.div_ceil(MAC_BLOCK_LEN) + 1;
+            (longest, shortest) = (longest.max(*blocks), shortest.min(*blocks));
         }
+        let chunks = longest.div_ceil(CHUNK_BLOCKS);
+        for lead in &mut lead {
+            *lead = chunks * CHUNK_BLOCKS - *lead;
+        }
+        let whole_from = (chunks * CHUNK_BLOCKS - shortest).div_ceil(CHUNK_BLOCKS);
+        let mut text = [std::ptr::null(); LANES];
+        for (text, start) in text.iter_mut().zip(&self.text) {
+            *text = start.cast_const();
+        }
+        EndAligned { text, len, lead, whole: whole_from..chunks - 1, chunks, buffers: PhantomData }
     }
 }
 
 /// The texts of a group padded to the same length, in chunks of four Poly1305 blocks: zeros in front (`lead` blocks),
 /// then the text, zeros up to a full block, and one block's room for the lengths at the very end.
 ///
-/// Invariant: `text` and `len` as in [`Lanes`]; bytes `64 * chunk - 16 * lead ..` of each lane's text exist
+/// Invariant: `text[lane]` points to `len[lane]` bytes, borrowed for `'a`; bytes `64 * chunk - 16 * lead ..` of each lane's text exist
 /// for 64 bytes, for each chunk in `whole`.
 pub(super) struct EndAligned<'a> {
     text: [*const u8; LANES],
@@ -252,21 +298,20 @@ impl EndAligned<'_> {
         &self.lead
     }
 
-    /// A chunk of the eight lanes from `first_lane` on.
+    /// A chunk of the lower eight lanes (`HALF_INDEX` 0) or the upper (1).
     ///
     /// # Panics
     /// Unless the chunk is in [`Self::whole`].
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn whole_chunk<const SITE: usize>(
+    pub(super) fn whole_chunk<const HALF_INDEX: usize, const SITE: usize>(
         &self,
-        first_lane: usize,
         chunk: usize,
     ) -> [__m512i; LANES / 2] {
         assert!(self.whole.contains(&chunk), "chunk {chunk} of {:?}", self.whole);
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
-            let lane = first_lane + index;
+            let lane = HALF_INDEX * (LANES / 2) + index;
             let at =
                 self.text[lane].wrapping_add(chunk * ROW_LEN).wrapping_sub(self.lead[lane] * MAC_BLOCK_LEN);
             // SAFETY: chunks in `whole`, as asserted, lie inside the text in every lane.
@@ -275,17 +320,16 @@ impl EndAligned<'_> {
         rows
     }
 
-    /// Any chunk of the eight lanes from `first_lane` on, with zeros where there is no text.
+    /// Any chunk of the lower eight lanes (`HALF_INDEX` 0) or the upper (1), with zeros where there is no text.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn part_chunk<const SITE: usize>(
+    pub(super) fn part_chunk<const HALF_INDEX: usize, const SITE: usize>(
         &self,
-        first_lane: usize,
         chunk: usize,
     ) -> [__m512i; LANES / 2] {
         let mut rows = [_mm512_setzero_si512(); LANES / 2];
         for (index, row) in rows.iter_mut().enumerate() {
-            let lane = first_lane + index;
+            let lane = HALF_INDEX * (LANES / 2) + index;
             let (from, lead) = (chunk * ROW_LEN, self.lead[lane] * MAC_BLOCK_LEN);
             let mask = first_bytes((self.len[lane] + lead).saturating_sub(from))
                 & !first_bytes(lead.saturating_sub(from));
@@ -342,8 +386,37 @@ pub(super) fn store_u64(vector: __m512i) -> [u64; LANES / 2] {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 pub(super) fn wipe(vectors: &mut [__m512i]) {
+    let zero = _mm512_setzero_si512();
     for vector in vectors {
-        // SAFETY: a reference to a vector, for which zero is a value.
-        unsafe { std::ptr::write_volatile(vector, _mm512_setzero_si512()) };
+        // SAFETY: a reference to a vector.
+        unsafe { std::ptr::write_volatile(vector, zero) };
+    }
+}
+
+/// The inverse of [`load_u32`].
+#[cfg(test)]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+pub(super) fn store_u32(vector: __m512i) -> [u32; LANES] {
+    let mut numbers = [0; LANES];
+    // SAFETY: a reference to 64 bytes.
+    unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), vector) };
+    numbers
+}
+
+/// Runs the body of a test where the processor can, and says so where it cannot. The body must need no more than
+/// [`Features`], which its author sees to.
+#[cfg(test)]
+pub(super) fn run_on_avx512(test: &str, body: unsafe fn()) {
+    if Features::detect().is_some() {
+        // SAFETY: all features are there.
+        unsafe { body() }
+        return;
+    }
+    let line = format!("skipped: {test}: needs AVX-512 IFMA\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("WGX_TEST_LOG") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        std::io::Write::write_all(&mut file.expect("WGX_TEST_LOG can be opened"), line.as_bytes())
+            .expect("WGX_TEST_LOG can be written");
     }
 }

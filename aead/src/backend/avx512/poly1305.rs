@@ -11,13 +11,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, memory};
+use super::{
+    LANES,
+    memory::{self, CHUNK_BLOCKS},
+};
 
 /// Lanes of 64 bits in a vector: a group of [`LANES`] packets takes two halves.
 pub(super) const HALF: usize = LANES / 2;
-
-/// Poly1305 blocks in a chunk.
-pub(super) const CHUNK_BLOCKS: usize = 4;
 
 const MASK_44: u64 = (1 << 44) - 1;
 const MASK_42: u64 = (1 << 42) - 1;
@@ -131,9 +131,9 @@ impl Products {
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
     fn add_terms<const SITE: usize>(&mut self, a: __m512i, b: Limbs) {
-        for limb in 0..3 {
-            self.low[limb] = _mm512_madd52lo_epu64(self.low[limb], a, b[limb]);
-            self.high[limb] = _mm512_madd52hi_epu64(self.high[limb], a, b[limb]);
+        for (limb, b) in b.iter().enumerate() {
+            self.low[limb] = _mm512_madd52lo_epu64(self.low[limb], a, *b);
+            self.high[limb] = _mm512_madd52hi_epu64(self.high[limb], a, *b);
         }
     }
 }

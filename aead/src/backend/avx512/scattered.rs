@@ -8,6 +8,9 @@ use super::{
 /// Rows in two passes of the cipher.
 const PASSES_LEN: usize = 2 * LANES;
 
+/// Every lane once.
+const EACH: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
 /// Walks over all rows of a group from some row on: row by row, and in each over the lanes down to the last that has
 /// it. The lanes are sorted by length, so all of these do, except among packets too long to be told apart.
 pub(super) struct Scattered {
@@ -28,6 +31,14 @@ pub(super) struct Places {
     pub(super) lanes: [u32; LANES],
     /// Which row of that packet.
     pub(super) rows: [u32; LANES],
+}
+
+impl Places {
+    /// The same row of every lane.
+    #[inline]
+    pub(super) fn row(row: usize) -> Self {
+        Self { lanes: EACH, rows: [row as u32; LANES] }
+    }
 }
 
 impl Scattered {
@@ -51,7 +62,6 @@ impl Scattered {
     /// How many rows are left, or [`PASSES_LEN`] if there are more.
     #[inline]
     pub(super) fn queue(&mut self) -> usize {
-        const EACH: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         while self.queued < PASSES_LEN {
             while self.lane_count > 0 && self.row_counts[self.lane_count - 1] <= self.row {
                 self.lane_count -= 1;

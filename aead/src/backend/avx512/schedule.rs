@@ -6,9 +6,9 @@ use super::{
     LANES, break_even,
     burst::{BURST_LEN, Burst, Group},
     chacha::Cipher,
-    mac::Authenticator,
+    mac,
     memory::{self, Lanes},
-    poly1305::{HALF, OneTimeKey},
+    poly1305::OneTimeKey,
     scattered::{Places, Scattered},
     transpose,
 };
@@ -17,20 +17,11 @@ use crate::{
     backend::{aws_lc, open_one, seal_one},
 };
 
-/// How far authentication stays behind encryption, in rows: the bytes are in the cache by then and not in the store
-/// buffer, from which a load that straddles two stores cannot be served.
-const LAG: usize = 2;
-
-// Where in the schedule a function is called from. The compiler inlines a function of one caller, and would make others
-// calls, through memory and with `vzeroupper`: so each place has its own instance.
-const SEAL_KEYS: usize = 0;
-const SEAL_ROWS: usize = 1;
-const SEAL_SCATTERED: usize = 2;
-const SEAL_TAGS: usize = 3;
-const OPEN_KEYS: usize = 4;
-const OPEN_ROWS: usize = 5;
-const OPEN_SCATTERED: usize = 6;
-const OPEN_TAGS: usize = 7;
+// Where a function of the cipher is called from. The compiler inlines a function with one caller and would make others
+// calls, with all their vectors in memory and a `vzeroupper`; so each caller has its own instance.
+const KEYS: usize = 0;
+const ROWS: usize = 1;
+const SCATTERED: usize = 2;
 
 /// What is secret about a group. One for a burst, overwritten by each group in turn and wiped at the end.
 struct Secrets {
@@ -48,7 +39,7 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
     for batch in batch.chunks_mut(BURST_LEN) {
         let mut burst = Burst::new(batch);
         for mut group in burst.groups() {
-            if break_even::group_wins(&group) {
+            if break_even::group_wins(group.text_lens()) {
                 seal_group(&mut secrets, &mut group);
                 sealed_count += group.len();
             } else {
@@ -67,24 +58,10 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn seal_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>) {
-    secrets.derive::<SEAL_KEYS>(group);
+    secrets.derive(group);
     let lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
-    let mut authenticator = Authenticator::new(&lanes);
-
-    let next_row = xor_first_row(secrets, &lanes);
-    let mut row = next_row;
-    while row + 2 <= lanes.common_rows() {
-        xor_two_rows::<SEAL_ROWS>(secrets, &lanes, row);
-        authenticator.advance::<2, SEAL_ROWS>(&secrets.keys, row.saturating_sub(LAG));
-        row += 2;
-    }
-    xor_scattered_rows::<SEAL_SCATTERED>(secrets, &lanes, row);
-
-    let tags = if lanes.count() > HALF {
-        authenticator.tags::<2, SEAL_TAGS>(&secrets.keys)
-    } else {
-        authenticator.tags::<1, SEAL_TAGS>(&secrets.keys)
-    };
+    xor_key_stream(secrets, &lanes);
+    let tags = mac::tags(&lanes, &secrets.keys);
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         lanes.write_tag(lane, *tag);
     }
@@ -97,7 +74,7 @@ pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
     for (batch, authentic) in batch.chunks_mut(BURST_LEN).zip(authentic.chunks_mut(BURST_LEN)) {
         let mut burst = Burst::new(batch);
         for mut group in burst.groups() {
-            if break_even::group_wins(&group) {
+            if break_even::group_wins(group.text_lens()) {
                 open_group(&mut secrets, &mut group, authentic);
             } else {
                 let origins = group.origins();
@@ -110,18 +87,14 @@ pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
     secrets.wipe();
 }
 
+/// No byte of a packet is decrypted before its tag was found right.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &mut [bool]) {
-    secrets.derive::<OPEN_KEYS>(group);
+    secrets.derive(group);
     let origins = group.origins();
     let mut lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
-    let authenticator = Authenticator::new(&lanes);
-    let tags = if lanes.count() > HALF {
-        authenticator.tags::<2, OPEN_TAGS>(&secrets.keys)
-    } else {
-        authenticator.tags::<1, OPEN_TAGS>(&secrets.keys)
-    };
+    let tags = mac::tags(&lanes, &secrets.keys);
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         // Not a comparison that could stop at the first difference: whole words, once. The outcome is public.
         let difference = *tag ^ lanes.tag(lane);
@@ -130,60 +103,61 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
             lanes.wipe(lane);
         }
     }
+    xor_key_stream(secrets, &lanes);
+}
 
-    let mut row = xor_first_row(secrets, &lanes);
+/// Encrypts or decrypts all texts. Not inlined, for the reason that [`mac::tags`] is not.
+#[inline(never)]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn xor_key_stream(secrets: &Secrets, lanes: &Lanes<'_>) {
+    xor_row::<0, KEYS>(lanes, 0, &secrets.first_rows);
+    let mut row = 1;
     while row + 2 <= lanes.common_rows() {
-        xor_two_rows::<OPEN_ROWS>(secrets, &lanes, row);
+        // Block 0 makes the one-time key: row 0 takes block 1.
+        let block = row as u32 + 1;
+        let key_stream = secrets.cipher.blocks::<2, ROWS>([block, block + 1]);
+        xor_row::<0, ROWS>(lanes, row, &transpose::words::<ROWS>(&key_stream[0]));
+        xor_row::<1, ROWS>(lanes, row + 1, &transpose::words::<ROWS>(&key_stream[1]));
         row += 2;
     }
-    xor_scattered_rows::<OPEN_SCATTERED>(secrets, &lanes, row);
-}
-
-/// Returns the next row.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn xor_first_row(secrets: &Secrets, lanes: &Lanes<'_>) -> usize {
-    lanes.xor_rows(0, &secrets.first_rows);
-    1
-}
-
-#[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn xor_two_rows<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>, row: usize) {
-    // Block 0 makes the one-time key: row 0 takes block 1.
-    let block = row as u32 + 1;
-    let key_stream = secrets.cipher.blocks::<2, SITE>([block, block + 1]);
-    lanes.xor_rows(row, &transpose::words::<SITE>(&key_stream[0]));
-    lanes.xor_rows(row + 1, &transpose::words::<SITE>(&key_stream[1]));
-}
-
-/// The rows from `row` on that not every lane has, sixteen or 32 at a time from whatever lanes have them.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn xor_scattered_rows<const SITE: usize>(secrets: &Secrets, lanes: &Lanes<'_>, row: usize) {
     let mut rest = Scattered::new(lanes, row);
     loop {
         match rest.queue() {
             0 => break,
-            1..=LANES => xor_places::<1, SITE>(secrets, lanes, &rest.take()),
-            _ => xor_places::<2, SITE>(secrets, lanes, &rest.take()),
+            1..=LANES => xor_places::<1>(secrets, lanes, &rest.take()),
+            _ => xor_places::<2>(secrets, lanes, &rest.take()),
         }
     }
 }
 
+/// The same row of every lane, the rest of it where a lane ends in it.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn xor_places<const PASSES: usize, const SITE: usize>(
-    secrets: &Secrets,
+fn xor_row<const INDEX: usize, const SITE: usize>(
     lanes: &Lanes<'_>,
-    places: &[Places; PASSES],
+    row: usize,
+    key_stream: &[__m512i; LANES],
 ) {
-    let key_stream = secrets.cipher.scattered_blocks::<PASSES, SITE>(places);
-    for (places, key_stream) in places.iter().zip(&key_stream) {
-        let key_stream = transpose::words::<SITE>(key_stream);
-        for (key_stream, (lane, row)) in key_stream.iter().zip(places.lanes.iter().zip(&places.rows)) {
-            lanes.xor_row(*lane as usize, *row as usize, *key_stream);
-        }
+    if row < lanes.whole_rows() {
+        lanes.xor_whole_rows::<INDEX, SITE>(row, key_stream);
+    } else {
+        lanes.xor_rows::<INDEX, SITE>(&Places::row(row), key_stream);
+    }
+}
+
+/// Rows of whatever lanes have them, sixteen to a pass.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn xor_places<const PASSES: usize>(secrets: &Secrets, lanes: &Lanes<'_>, places: &[Places; PASSES]) {
+    // One pass and two are different callers, see `KEYS`.
+    const { assert!(PASSES == 1 || PASSES == 2) };
+    let key_stream = secrets.cipher.scattered_blocks::<PASSES, SCATTERED>(places);
+    let rows = transpose::words::<PASSES>(&key_stream[0]);
+    if PASSES == 1 {
+        lanes.xor_rows::<2, SCATTERED>(&places[0], &rows);
+    } else {
+        lanes.xor_rows::<0, SCATTERED>(&places[0], &rows);
+        lanes.xor_rows::<1, SCATTERED>(&places[1], &transpose::words::<PASSES>(&key_stream[1]));
     }
 }
 
@@ -199,12 +173,12 @@ impl Secrets {
     }
 
     /// Everything that does not depend on the texts.
-    #[inline]
+    #[inline(never)]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn derive<const SITE: usize>(&mut self, group: &Group<'_, '_, '_>) {
-        self.cipher = Cipher::new::<SITE>(group.keys_and_counters());
-        let [key_block, first_block] = self.cipher.blocks::<2, SITE>([0, 1]);
-        self.first_rows = transpose::words::<SITE>(&first_block);
+    fn derive(&mut self, group: &Group<'_, '_, '_>) {
+        self.cipher = Cipher::new::<KEYS>(group.keys_and_counters());
+        let [key_block, first_block] = self.cipher.blocks::<2, KEYS>([0, 1]);
+        self.first_rows = transpose::words::<KEYS>(&first_block);
         self.keys = [OneTimeKey::new::<0>(&key_block), OneTimeKey::new::<1>(&key_block)];
     }
 

@@ -108,7 +108,10 @@ impl Plan {
         let mut warnings = Vec::new();
         let aead = options.aead.clone().unwrap_or_else(|| AEAD_AUTO.to_owned());
         if !aead_names().any(|name| name == aead) {
-            return Err(ConfigError::UnknownAead { name: aead });
+            return Err(match aead::Aead::lacking(&aead) {
+                Some(needed) => ConfigError::AeadLacksProcessor { name: aead, needed },
+                None => ConfigError::UnknownAead { name: aead },
+            });
         }
         let interfaces = interfaces(config, machine)?;
         let mtu = tunnel_mtu(options.mtu, &interfaces, &mut warnings)?;

@@ -189,7 +189,7 @@ const BAD: &[Case] = &[
         &["1680"],
     ),
     ("narrow uplink", |_, m| m.interfaces[1].mtu = 600, &["\"eth0\"", "600"]),
-    ("aead", |o, _| o.aead = Some("aes".to_owned()), &["\"aes\"", "auto, aws-lc"]),
+    ("aead", |o, _| o.aead = Some("aes".to_owned()), &["\"aes\"", "auto, ", "aws-lc-rs, portable"]),
     ("core", |o, _| o.cores = "0,7".parse().ok(), &["CPU 7", "0,1,2,3"]),
     ("core beyond all", |o, _| o.cores = "4000".parse().ok(), &["CPU 4000", "0,1,2,3"]),
     (
