@@ -12,6 +12,8 @@ mod refused;
 use std::{
     collections::BTreeSet,
     env,
+    fs::OpenOptions,
+    io::Write as _,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -92,18 +94,27 @@ fn check_random(first: u64, cases: u64) -> Reached {
     reached.into_inner().expect("no thread panicked with it")
 }
 
+/// Adds a line to the report of `cargo xtask test`: which backends there are depends on the processor.
+fn note(text: &str) {
+    println!("{text}");
+    if let Some(path) = env::var_os("WGX_TEST_LOG") {
+        let mut log = OpenOptions::new().append(true).create(true).open(path).expect("a file for the report");
+        writeln!(log, "note: random_batches_of_packets: {text}").expect("a file that can be written");
+    }
+}
+
 #[test]
 fn random_batches_are_sealed_and_opened_as_by_another_implementation() {
     let cases = number("WGX_AEAD_CASES", CASES);
     let reached = check_random(number("WGX_AEAD_SEED", 0), cases);
-    println!(
+    note(&format!(
         "{} packets, {} of them forged, {} lengths, {} sizes of batches, on each of {}",
         reached.packets,
         reached.forged,
         reached.text_lens.len(),
         reached.batch_lens.len(),
         Aead::names().collect::<Vec<_>>().join(", ")
-    );
+    ));
     assert!(reached.packets >= cases);
     if cases >= CASES {
         assert!(reached.text_lens.iter().copied().eq(0..=TEXT_MAX), "not every length came up");

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
+mod aead;
 mod handshake;
 pub mod path;
 mod priority;
@@ -12,6 +13,8 @@ use tests::scenario;
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Bench {
+    /// Sealing and opening of packets, beside other libraries; needs no network.
+    Aead(aead::Args),
     /// Latency of media while strangers send handshake initiations.
     Handshake(handshake::Args),
     /// One gateway, some trials of load by hand.
@@ -22,12 +25,18 @@ pub enum Bench {
 
 /// Measures.
 pub fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Aead(args) => aead::run(args),
+        Bench::Path(args) => path::run(args),
+        Bench::Handshake(args) => in_namespaces().and_then(|()| handshake::run(args)),
+        Bench::Trial(args) => in_namespaces().and_then(|()| trial::run(args)),
+    }
+}
+
+/// Whether there can be namespaces here.
+fn in_namespaces() -> Result<()> {
     if let Some(why) = scenario::obstacle() {
         bail!("the benchmark {why}");
     }
-    match bench {
-        Bench::Handshake(args) => handshake::run(args),
-        Bench::Trial(args) => trial::run(args),
-        Bench::Path(args) => path::run(args),
-    }
+    Ok(())
 }

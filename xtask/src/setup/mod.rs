@@ -27,6 +27,11 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
+/// Brings Intel's ipsec-mb, which only `bench aead` uses.
+pub fn install_ipsec_mb() -> Result<()> {
+    install_missing(packages::IPSEC_MB)
+}
+
 /// Installs what is missing of these packages and checks again.
 fn install_missing(packages: &[(&'static str, Probe)]) -> Result<()> {
     let missing = packages::missing(packages);

@@ -64,6 +64,9 @@ pub const GUEST: &[(&str, Probe)] = &[
     ("zstd", Program("zstd")),
 ];
 
+/// A competitor of our AEAD: `bench aead` does without where it is not to be had.
+pub const IPSEC_MB: &[(&str, Probe)] = &[("libipsec-mb-dev", File("/usr/include/intel-ipsec-mb.h"))];
+
 /// Packages whose contents are not there.
 pub fn missing(packages: &[(&'static str, Probe)]) -> Vec<&'static str> {
     packages
