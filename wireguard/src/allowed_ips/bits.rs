@@ -97,7 +97,7 @@ pub(super) static CONTAINING: [u64; 64] = {
     let mut containing = [0; 64];
     let mut chunk = 0;
     while chunk < 64 {
-        let mut index = (64 + chunk) / 2;
+        let mut index = 32 + chunk / 2;
         while index > 1 {
             containing[chunk] |= 1 << index;
             index /= 2;

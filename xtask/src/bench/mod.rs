@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
 mod handshake;
+mod lookup;
 pub mod path;
 
 use anyhow::{Result, bail};
@@ -12,6 +13,8 @@ use tests::scenario;
 pub enum Bench {
     /// Latency of media while strangers send handshake initiations.
     Handshake(handshake::Args),
+    /// Structures for longest-prefix matches.
+    Lookup(lookup::Args),
     /// What a packet's way through the engine costs.
     Path(path::Args),
 }
@@ -23,6 +26,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
     match bench {
         Bench::Handshake(args) => handshake::run(args),
+        Bench::Lookup(args) => lookup::run(args),
         Bench::Path(args) => path::run(args),
     }
 }
