@@ -92,12 +92,12 @@ impl Place {
     }
 }
 
-/// By chunk: the indices of all prefixes that contain it.
-pub(super) static CONTAINING: [u128; 64] = {
+/// By chunk: the indices below 64, of all shorter prefixes that contain it.
+pub(super) static CONTAINING: [u64; 64] = {
     let mut containing = [0; 64];
     let mut chunk = 0;
     while chunk < 64 {
-        let mut index = 64 + chunk;
+        let mut index = 32 + chunk / 2;
         while index > 1 {
             containing[chunk] |= 1 << index;
             index /= 2;
@@ -117,7 +117,12 @@ mod tests {
             let place = Place::new(prefix, len).unwrap();
             assert!(place.level < B::LEVELS && (2..128).contains(&place.index), "{place:?}");
             assert_eq!(place.prefix(prefix.truncated(place.level)), (prefix, len));
-            assert!(CONTAINING[usize::from(bits.chunk(place.level))] >> place.index & 1 == 1);
+            let chunk = bits.chunk(place.level);
+            let contains = match place.index.checked_sub(64) {
+                Some(whole) => whole == chunk,
+                None => CONTAINING[usize::from(chunk)] >> place.index & 1 == 1,
+            };
+            assert!(contains, "{place:?}");
             assert!(bits.agrees(prefix, place.level) && bits.common_levels(prefix) >= place.level);
         }
         assert_eq!(Place::new(bits, 0), None);

@@ -12,13 +12,16 @@ use super::bits::{Bits, CONTAINING, Place};
 
 #[derive(Clone, Debug)]
 struct Node<B, V> {
-    /// Which prefixes end here, by [`Place::index`].
-    value_map: u128,
+    /// Which prefixes end with the whole chunk, by chunk: among them all hosts.
+    whole_map: u64,
+    /// Which prefixes end within the chunk, by [`Place::index`].
+    part_map: u64,
     /// Behind which chunks another node follows.
     child_map: u64,
     /// The chunks before `level`.
     bits: B,
     level: u8,
+    /// Of `whole_map`, then of `part_map`.
     values: Arc<[V]>,
     children: Arc<[Node<B, V>]>,
 }
@@ -41,39 +44,66 @@ impl<B, V> Default for Trie<B, V> {
 impl<B: Bits, V> Node<B, V> {
     fn new(bits: B, level: u8) -> Self {
         let bits = bits.truncated(level);
-        Self { value_map: 0, child_map: 0, bits, level, values: Arc::default(), children: Arc::default() }
+        Self {
+            whole_map: 0,
+            part_map: 0,
+            child_map: 0,
+            bits,
+            level,
+            values: Arc::default(),
+            children: Arc::default(),
+        }
     }
 
     /// The value of the longest prefix that ends here and contains `chunk`.
     #[inline]
     fn longest(&self, chunk: u8) -> Option<&V> {
-        let containing = self.value_map & CONTAINING[usize::from(chunk)];
+        if self.whole_map >> chunk & 1 == 1 {
+            return self.values.get(rank(self.whole_map, chunk));
+        }
+        let containing = self.part_map & CONTAINING[usize::from(chunk)];
         let index = containing.checked_ilog2()?;
-        self.values.get(value_rank(self.value_map, index as u8))
+        self.values.get(self.value_rank(index as u8))
+    }
+
+    fn has_value(&self, index: u8) -> bool {
+        match index.checked_sub(64) {
+            Some(chunk) => self.whole_map >> chunk & 1 == 1,
+            None => self.part_map >> index & 1 == 1,
+        }
     }
 
     fn value(&self, index: u8) -> Option<&V> {
-        let is_there = self.value_map >> index & 1 == 1;
-        is_there.then(|| &self.values[value_rank(self.value_map, index)])
+        self.has_value(index).then(|| &self.values[self.value_rank(index)])
+    }
+
+    /// Number of values before that of `index`.
+    #[inline]
+    fn value_rank(&self, index: u8) -> usize {
+        match index.checked_sub(64) {
+            Some(chunk) => rank(self.whole_map, chunk),
+            None => self.whole_map.count_ones() as usize + rank(self.part_map, index),
+        }
+    }
+
+    fn flip_value(&mut self, index: u8) {
+        match index.checked_sub(64) {
+            Some(chunk) => self.whole_map ^= 1 << chunk,
+            None => self.part_map ^= 1 << index,
+        }
     }
 
     #[inline]
     fn child(&self, chunk: u8) -> Option<&Self> {
         let is_there = self.child_map >> chunk & 1 == 1;
-        is_there.then(|| &self.children[child_rank(self.child_map, chunk)])
+        is_there.then(|| &self.children[rank(self.child_map, chunk)])
     }
 }
 
-/// Number of values before that of `index`.
+/// Number of ones below bit `index`.
 #[inline]
-fn value_rank(map: u128, index: u8) -> usize {
+fn rank(map: u64, index: u8) -> usize {
     (map & ((1 << index) - 1)).count_ones() as usize
-}
-
-/// Number of children before that of `chunk`.
-#[inline]
-fn child_rank(map: u64, chunk: u8) -> usize {
-    (map & ((1 << chunk) - 1)).count_ones() as usize
 }
 
 impl<B: Bits, V> Trie<B, V> {
@@ -225,34 +255,34 @@ impl<B: Bits, V: Clone> Node<B, V> {
     }
 
     fn set_value(&mut self, index: u8, value: V) -> Option<V> {
-        let rank = value_rank(self.value_map, index);
-        if self.value_map >> index & 1 == 1 {
+        let rank = self.value_rank(index);
+        if self.has_value(index) {
             return Some(std::mem::replace(&mut Arc::make_mut(&mut self.values)[rank], value));
         }
-        self.value_map |= 1 << index;
+        self.flip_value(index);
         self.values = with(&self.values, rank, value);
         None
     }
 
     fn take_value(&mut self, index: u8) -> Option<V> {
         let former = self.value(index).cloned()?;
-        self.values = without(&self.values, value_rank(self.value_map, index));
-        self.value_map &= !(1 << index);
+        self.values = without(&self.values, self.value_rank(index));
+        self.flip_value(index);
         Some(former)
     }
 
     fn child_mut(&mut self, chunk: u8) -> Option<&mut Self> {
         let is_there = self.child_map >> chunk & 1 == 1;
-        is_there.then(|| &mut Arc::make_mut(&mut self.children)[child_rank(self.child_map, chunk)])
+        is_there.then(|| &mut Arc::make_mut(&mut self.children)[rank(self.child_map, chunk)])
     }
 
     fn add_child(&mut self, chunk: u8, child: Self) {
-        self.children = with(&self.children, child_rank(self.child_map, chunk), child);
+        self.children = with(&self.children, rank(self.child_map, chunk), child);
         self.child_map |= 1 << chunk;
     }
 
     fn remove_child(&mut self, chunk: u8) {
-        self.children = without(&self.children, child_rank(self.child_map, chunk));
+        self.children = without(&self.children, rank(self.child_map, chunk));
         self.child_map &= !(1 << chunk);
     }
 }

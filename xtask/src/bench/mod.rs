@@ -2,6 +2,7 @@
 
 mod aead;
 mod handshake;
+mod lookup;
 pub mod path;
 mod priority;
 mod trial;
@@ -19,6 +20,8 @@ pub enum Bench {
     Handshake(handshake::Args),
     /// One gateway, some trials of load by hand.
     Trial(trial::Args),
+    /// Structures for longest-prefix matches.
+    Lookup(lookup::Args),
     /// What a packet's way through the engine costs.
     Path(path::Args),
 }
@@ -27,6 +30,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Aead(args) => aead::run(args),
+        Bench::Lookup(args) => lookup::run(args),
         Bench::Path(args) => path::run(args),
         Bench::Handshake(args) => in_namespaces().and_then(|()| handshake::run(args)),
         Bench::Trial(args) => in_namespaces().and_then(|()| trial::run(args)),

@@ -160,7 +160,7 @@ fn rustc() -> Result<String> {
 }
 
 /// The program, as released.
-fn build() -> Result<PathBuf> {
+pub fn build() -> Result<PathBuf> {
     run_command(cargo().args([
         "build",
         "--quiet",

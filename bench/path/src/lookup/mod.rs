@@ -124,7 +124,7 @@ fn per_lookup<T: Table>(table: &T, addresses: &[IpAddr]) -> f64 {
     best.as_nanos() as f64 / addresses.len() as f64
 }
 
-/// Hosts count up from 10.0.0.0 or fd00::; subnets have 16 to 28 (IPv6: 32 to 64) bits that look random.
+/// Hosts count up from 10.0.0.0 or `fd00::`; subnets have 16 to 28 (IPv6: 32 to 64) bits that look random.
 fn prefix(kind: Kind, is_v6: bool, number: usize) -> IpNet {
     let hash = hash(number);
     match (kind, is_v6) {

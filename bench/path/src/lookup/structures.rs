@@ -37,22 +37,16 @@ impl Table for Poptrie {
 
     /// One after the other takes time as the square of their number.
     fn build(prefixes: &[IpNet]) -> Self {
-        let mut table = Self::default();
-        table.v4 = (0..)
-            .zip(prefixes)
-            .filter_map(|(value, prefix)| {
-                let IpNet::V4(prefix) = prefix else { return None };
-                Some(((prefix.network(), prefix.prefix_len()), value))
-            })
-            .collect();
-        table.v6 = (0..)
-            .zip(prefixes)
-            .filter_map(|(value, prefix)| {
-                let IpNet::V6(prefix) = prefix else { return None };
-                Some(((prefix.network(), prefix.prefix_len()), value))
-            })
-            .collect();
-        table
+        let numbered = || (0..).zip(prefixes);
+        let v4 = numbered().filter_map(|(value, prefix)| match prefix {
+            IpNet::V4(prefix) => Some(((prefix.network(), prefix.prefix_len()), value)),
+            IpNet::V6(_) => None,
+        });
+        let v6 = numbered().filter_map(|(value, prefix)| match prefix {
+            IpNet::V6(prefix) => Some(((prefix.network(), prefix.prefix_len()), value)),
+            IpNet::V4(_) => None,
+        });
+        Self { v4: v4.collect(), v6: v6.collect() }
     }
 
     fn insert(&mut self, prefix: IpNet, value: u32) {
