@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer or CI runs, in one word each.
 
+mod asm;
 mod bench;
 mod command;
 mod conformance;
@@ -44,6 +45,8 @@ enum Task {
     Test,
     /// What CI runs: `test`, and a test that was skipped fails it.
     Ci,
+    /// Check the machine code of the AEAD's kernels (release build).
+    Asm,
     /// Check the structure of the sources (part of `test`).
     Tidy,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => setup::run().and_then(|()| ebpf::build(false)).and_then(|()| fuzz::run(&args)),
         Task::Test => test::run_all(test::Skips::from_environment()),
         Task::Ci => test::run_all(test::Skips::Fail),
+        Task::Asm => asm::run(),
         Task::Tidy => tidy::run(),
     };
     match outcome {

@@ -60,11 +60,6 @@ impl Load {
         let sealed = sealed.collect();
         Self { lens, keys, texts, sealed }
     }
-
-    /// The ciphertext and tag of each packet.
-    pub fn sealed(&self) -> &[Vec<u8>] {
-        &self.sealed
-    }
 }
 
 /// The nonce of transport data.

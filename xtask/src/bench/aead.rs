@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use bench::aead::{Cell, Direction, Measurements, goals};
 
 use crate::{
-    command::{self, cargo, root, step, target_dir},
+    asm,
+    command::{self, root, step, target_dir},
     setup,
     table::Table,
 };
@@ -24,17 +25,10 @@ pub struct Args {
 
 /// Measures and prints the tables.
 pub fn run(args: &Args) -> Result<()> {
-    step("build wgx-aead", || {
-        command::run(cargo().args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "bench",
-            "--bin",
-            "wgx-aead",
-        ]))
-    })?;
+    step("build wgx-aead", asm::build)?;
+    if cfg!(target_arch = "x86_64") {
+        step("read the machine code of the kernels", asm::check)?;
+    }
     let program = target_dir().join("release/wgx-aead");
     let mut command = command::command(&program.to_string_lossy());
     if args.quick {

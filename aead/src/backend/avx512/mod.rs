@@ -32,7 +32,7 @@
 //!
 //! Constant time: lengths and counters decide what is done; keys, texts and tags do not, neither by branch nor by
 //! address. Whether a tag was right is public. Keys, powers and key stream that are kept in memory are wiped after
-//! each batch.
+//! each call; what the compiler spills to the stack in between is not.
 #![allow(clippy::wildcard_imports, reason = "intrinsics: their names say where they come from, and are many")]
 
 mod break_even;
