@@ -4,4 +4,5 @@
 pub mod load;
 pub mod media;
 pub mod plot;
+pub mod search;
 pub mod storm;
