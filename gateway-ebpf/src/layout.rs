@@ -15,6 +15,10 @@ pub const MAX_ALLOWED_IPS: u32 = 1 << 20;
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "wgx_steer";
+/// Name of the other program, in an object of its own, that redirects without looking.
+pub const REDIRECT_PROGRAM: &str = "wgx_redirect";
+/// Sockets by queue, of that program.
+pub const REDIRECT: &str = "REDIRECT";
 /// Array of one [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Hash: interface index → [`Interface`].

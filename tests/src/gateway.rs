@@ -95,6 +95,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// Its peers, as configured at the next start.
     pub peers: Vec<Peer>,
+    /// Further options of `wgx run`.
+    pub options: Vec<String>,
     implementation: Implementation,
     program: Option<PathBuf>,
     process: Option<Process>,
@@ -103,11 +105,21 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that has not been started.
     pub fn new(lab: &mut Lab, site: &Site, implementation: Implementation) -> Result<Self> {
+        Self::in_namespace(lab, &site.gateway, implementation)
+    }
+
+    /// A gateway that has not been started, in a namespace with interfaces [`UPLINK`] and [`DOWNLINK`].
+    pub fn in_namespace(
+        lab: &mut Lab,
+        namespace: &Namespace,
+        implementation: Implementation,
+    ) -> Result<Self> {
         Ok(Self {
-            namespace: site.gateway.clone(),
+            namespace: namespace.clone(),
             interface: lab.interface_name("wgxdemo-gw"),
             keys: Keys::generate()?,
             peers: Vec::new(),
+            options: Vec::new(),
             implementation,
             program: None,
             process: None,
@@ -128,7 +140,7 @@ impl Gateway {
     pub fn run_command(&self, io: Io) -> Result<Command> {
         let mut command = self.namespace.command(self.program()?);
         command.args(["run", &self.interface, "--uplink", UPLINK, "--downlink", DOWNLINK]);
-        command.args(["--io", &io.to_string()]);
+        command.args(["--io", &io.to_string()]).args(&self.options);
         Ok(command)
     }
 

@@ -1,9 +1,10 @@
-//! `cargo xtask build-ebpf`: one object at `target/ebpf/gateway-ebpf`, which `gateway` embeds.
+//! `cargo xtask build-ebpf`: objects in `target/ebpf`, which `gateway` embeds: `gateway-ebpf` steers, `redirect` is for
+//! load generators.
 //!
 //! Cargo decides whether there is anything to do. The program has its own target folder, so that its compiler,
 //! flags and profile never invalidate the host build.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -11,6 +12,9 @@ use crate::command::{cargo, run, search_path, step, target_dir};
 use crate::setup::toolchain;
 
 const TARGET: &str = if cfg!(target_endian = "little") { "bpfel-unknown-none" } else { "bpfeb-unknown-none" };
+
+/// One program each.
+const OBJECTS: [&str; 2] = ["gateway-ebpf", "redirect"];
 
 /// Passed to the compiler for the program alone; `build-std` compiles `core` with them too.
 const FLAGS: &[&str] = &[
@@ -29,7 +33,7 @@ pub fn build(trace: bool) -> Result<()> {
         let build_dir = target_dir().join("ebpf/build");
         let mut command = cargo();
         command
-            .args(["build", "--quiet", "--release", "--package", "gateway-ebpf", "--bin", "gateway-ebpf"])
+            .args(["build", "--quiet", "--release", "--package", "gateway-ebpf", "--bins"])
             .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
             .arg(&build_dir)
             .env("RUSTC", &compiler.rustc)
@@ -50,14 +54,16 @@ pub fn build(trace: bool) -> Result<()> {
             command.args(["--features", "trace"]);
         }
         run(&mut command)?;
-        install(&build_dir.join(TARGET).join("release/gateway-ebpf"))
+        let built = build_dir.join(TARGET).join("release");
+        OBJECTS.iter().try_for_each(|name| install(&built, name))
     })
 }
 
 /// Puts the object where `gateway/build.rs` looks, unless the same is there: its time stamp rules a rebuild.
-fn install(built: &PathBuf) -> Result<()> {
-    let object = target_dir().join("ebpf/gateway-ebpf");
-    let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+fn install(built: &Path, name: &str) -> Result<()> {
+    let built = built.join(name);
+    let object = target_dir().join("ebpf").join(name);
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     if fs::read(&object).is_ok_and(|present| present == bytes) {
         return Ok(());
     }

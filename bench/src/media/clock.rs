@@ -6,13 +6,13 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
-pub(super) fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64
 }
 
 /// Sleeps until the clock shows `deadline_ns`, or until a signal arrives: callers look at the clock again.
-pub(super) fn sleep_until(deadline_ns: u64) {
+pub fn sleep_until(deadline_ns: u64) {
     let request = Timespec {
         tv_sec: (deadline_ns / NANOSECONDS_PER_SECOND) as i64,
         tv_nsec: (deadline_ns % NANOSECONDS_PER_SECOND) as i64,

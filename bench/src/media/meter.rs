@@ -47,11 +47,11 @@ impl Default for StreamMeter {
 }
 
 /// An empty histogram of nanoseconds; it grows with the latencies it sees.
-pub(super) fn latency_histogram() -> Histogram<u64> {
+pub fn latency_histogram() -> Histogram<u64> {
     Histogram::new(LATENCY_DIGITS).expect("three digits are within what a histogram can hold")
 }
 
-pub(super) fn record_latency(histogram: &mut Histogram<u64>, latency_ns: u64) {
+pub fn record_latency(histogram: &mut Histogram<u64>, latency_ns: u64) {
     histogram.record(latency_ns.min(LATENCY_MAX_NS)).expect("the histogram resizes itself");
 }
 

@@ -5,8 +5,8 @@
 //! every packet it delayed (no coordinated omission). Both ends read `CLOCK_MONOTONIC`, so they must run on one
 //! host, though they may be in different network namespaces.
 
-mod clock;
-mod meter;
+pub(crate) mod clock;
+pub(crate) mod meter;
 mod packet;
 mod receive;
 mod report;

@@ -51,6 +51,9 @@ pub enum Error {
          or use `--io udp`"
     )]
     Attach { interface: String, mtu: u32, driver: String, generic: String },
+    /// The driver does not take it, and nothing slower will do.
+    #[error("cannot attach to {interface} in the driver: {cause}; lower the MTU or use another interface")]
+    AttachDriver { interface: String, cause: String },
     /// The interface was never attached.
     #[error("interface {interface_index} has no XDP program of ours: attach it first")]
     NotAttached { interface_index: u32 },

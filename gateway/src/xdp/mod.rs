@@ -7,6 +7,7 @@ mod error;
 mod inspect;
 mod maps;
 mod object;
+mod redirect;
 mod tables;
 #[cfg(feature = "trace")]
 mod trace;
@@ -29,6 +30,7 @@ use tables::Table;
 pub use error::Error;
 pub use gateway_ebpf::Reason;
 pub use inspect::{Verification, verify};
+pub use redirect::Redirect;
 
 /// What this module returns.
 pub type Result<T> = std::result::Result<T, Error>;

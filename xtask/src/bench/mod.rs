@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
 mod handshake;
+mod trial;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -11,6 +12,8 @@ use tests::scenario;
 pub enum Bench {
     /// Latency of media while strangers send handshake initiations.
     Handshake(handshake::Args),
+    /// One gateway, some trials of load by hand.
+    Trial(trial::Args),
 }
 
 /// Measures.
@@ -20,5 +23,6 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
     match bench {
         Bench::Handshake(args) => handshake::run(args),
+        Bench::Trial(args) => trial::run(args),
     }
 }

@@ -1,0 +1,170 @@
+//! The load generator: both ports, the clients' sessions, and trials one after the other.
+
+use std::time::Instant;
+
+use aead::Aead;
+use anyhow::{Context as _, Result, ensure};
+
+use super::account::Account;
+use super::port::Port;
+use super::run::Run;
+use super::schedule::Schedule;
+use super::sessions::Sessions;
+use super::sink::Sink;
+use super::traffic::{SEALED_LEN_MAX, Traffic, datagram_len};
+use crate::load::{Direction, Outcome, Ready, Setup, Side, Sizes, Trial};
+use crate::media::{Latency, Percentile};
+
+/// Without a tunnel, whose MTU would bound them: what fits into an Ethernet MTU of 1500 when sealed.
+const PLAIN_MTU: u16 = 1420;
+/// Packets a second before a trial.
+const WARM_UP_PPS: u64 = 20_000;
+/// How often that is tried.
+const WARM_UP_ATTEMPTS: u32 = 10;
+/// What a trial takes beside its sending, for the age of sessions.
+const OVERHEAD_SECONDS: f64 = 15.0;
+
+/// A generator in its place.
+pub struct Generator {
+    setup: Setup,
+    clients: Port,
+    server: Port,
+    sessions: Sessions,
+    sink: Sink,
+    sealed: Vec<u8>,
+    aead: Aead,
+    trial_count: u32,
+}
+
+impl Generator {
+    /// Opens both interfaces and does the handshakes of all clients.
+    ///
+    /// # Errors
+    /// The setup is wrong, an interface cannot be had, or the gateway does not answer.
+    pub fn new(setup: Setup) -> Result<(Self, Ready)> {
+        setup.check()?;
+        let open = |side: &Side| {
+            Port::open(side.namespace.as_deref(), &side.interface)
+                .with_context(|| format!("cannot use interface {}", side.interface))
+        };
+        let mut generator = Self {
+            clients: open(&setup.clients)?,
+            server: open(&setup.server)?,
+            sessions: Sessions::new(setup.client_count),
+            sink: Sink::default(),
+            sealed: Vec::new(),
+            aead: Aead::detect(),
+            trial_count: 0,
+            setup,
+        };
+        let start = Instant::now();
+        let handshakes = generator.renew(generator.setup.client_count, 0.0)?;
+        let ready = Ready { handshakes, handshake_seconds: start.elapsed().as_secs_f64() };
+        Ok((generator, ready))
+    }
+
+    /// Runs a trial: renews sessions that would not last, warms the path up, seals, sends, receives and accounts.
+    ///
+    /// # Errors
+    /// The trial is impossible, or nothing at all crosses the gateway.
+    pub fn trial(&mut self, trial: &Trial) -> Result<Outcome> {
+        let (count, available) = (trial.clients, self.setup.client_count);
+        ensure!(count <= available, "{count} clients: there are {available}");
+        ensure!(
+            self.setup.tunnel.is_some() || trial.direction != Direction::Hairpin,
+            "hairpin takes a tunnel: plain packets have nobody to turn them round"
+        );
+        self.renew(count, trial.seconds)?;
+        self.warm_up(trial)?;
+        self.perform(trial)
+    }
+
+    fn renew(&mut self, count: u32, seconds: f64) -> Result<u32> {
+        let Some(tunnel) = &self.setup.tunnel else { return Ok(0) };
+        let lasting_ns = ((seconds + OVERHEAD_SECONDS) * 1e9) as u64;
+        self.sessions.renew(count, lasting_ns, &self.setup, tunnel, &mut self.clients)
+    }
+
+    /// A packet from each client, so that the gateway knows its neighbours and may use all sessions, and if the trial
+    /// goes the other way, one to each.
+    fn warm_up(&mut self, trial: &Trial) -> Result<()> {
+        let other = match trial.direction {
+            Direction::Decrypt => None,
+            Direction::Encrypt | Direction::Bidirectional => Some(Direction::Encrypt),
+            Direction::Hairpin => Some(Direction::Hairpin),
+        };
+        for direction in [Some(Direction::Decrypt), other].into_iter().flatten() {
+            let seconds = f64::from(trial.clients) / WARM_UP_PPS as f64;
+            let warm_up = Trial {
+                direction,
+                sizes: Sizes::Fixed(100),
+                clients: trial.clients,
+                rate_pps: Some(WARM_UP_PPS),
+                seconds: seconds.max(0.001),
+            };
+            let mut attempts = 0;
+            while self.perform(&warm_up)?.received == 0 {
+                attempts += 1;
+                ensure!(
+                    attempts < WARM_UP_ATTEMPTS,
+                    "nothing crosses the gateway ({direction:?}): are routes and allowed IPs in place?"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, trial: &Trial) -> Result<Outcome> {
+        let mtu = self.setup.tunnel.as_ref().map_or(PLAIN_MTU, |tunnel| tunnel.mtu);
+        let longest = Schedule::new(trial, mtu, 1)?.inner_len_max();
+        let datagram_len = datagram_len(longest, mtu);
+        let schedule = Schedule::new(trial, mtu, (SEALED_LEN_MAX / datagram_len) as u64)?;
+        self.trial_count = self.trial_count.wrapping_add(1);
+        let mut traffic = Traffic::prepare(
+            &self.setup,
+            &schedule,
+            &self.sessions,
+            self.aead,
+            self.trial_count,
+            &mut self.sealed,
+        )?;
+        self.sink.begin(self.trial_count, self.setup.tunnel.is_some(), schedule.count(), datagram_len);
+        let drops_before = self.clients.drops() + self.server.drops();
+        let run = Run::perform(&mut traffic, &mut self.clients, &mut self.server, &mut self.sink);
+        let sink_drops = self.clients.drops() + self.server.drops() - drops_before;
+        let (arrivals, corrupt) = self
+            .sink
+            .conclude(&schedule, &self.sessions, self.aead, |sequence| run.intended_ns(&traffic, sequence));
+        let account = Account::of(&arrivals, run.sent_until_ns);
+        Ok(outcome(trial, &run, &account, sink_drops, corrupt))
+    }
+}
+
+fn outcome(trial: &Trial, run: &Run, account: &Account, sink_drops: u64, corrupt: u64) -> Outcome {
+    let latency = Latency::of(&account.latency_ns);
+    let last_ns = account.last_ns.unwrap_or(run.start_ns);
+    let sending_seconds = (run.sent_until_ns - run.start_ns) as f64 / 1e9;
+    Outcome {
+        trial: trial.clone(),
+        intended: run.intended,
+        sent: run.sent,
+        received: account.received,
+        lost: run.sent.saturating_sub(account.received),
+        reordered: account.reordered,
+        duplicates: account.duplicates,
+        elapsed_seconds: last_ns.saturating_sub(run.start_ns) as f64 / 1e9,
+        received_pps: account.received_in_time as f64 / sending_seconds.max(trial.seconds.min(0.001)),
+        sink_drops,
+        corrupt,
+        latency_samples: account.latency_ns.len(),
+        send_delay_p99_us: microseconds(run.delay_ns.value_at_quantile(0.99)),
+        latency,
+        jitter_us: account.jitter_ns / 1e3,
+        pdv_p99_9_us: latency.map_or(0.0, |latency| latency.p99_9_us - latency.min_us),
+        percentiles: Percentile::of(&account.latency_ns),
+    }
+}
+
+fn microseconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e3
+}

@@ -1,0 +1,16 @@
+//! What runs the trials: schedule, frames, ports, the loop and the account. Only with the feature `af-xdp`.
+
+mod account;
+mod forward;
+mod generator;
+mod namespace;
+mod packet;
+mod port;
+mod run;
+mod schedule;
+mod sessions;
+mod sink;
+mod traffic;
+
+pub use forward::Forward;
+pub use generator::Generator;

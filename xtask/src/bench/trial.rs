@@ -1,0 +1,202 @@
+//! `cargo xtask bench trial`: one gateway, some trials by hand. For whoever tunes the data path.
+
+use anyhow::{Result, anyhow};
+use bench::load::{Direction, KeySeed, Load, Outcome, Sizes, Trial};
+use tests::{Implementation, Io, Lab, Straight};
+
+use crate::{
+    command::{cargo, command, run as run_command, target_dir},
+    demo::console::Console,
+    table::Table,
+};
+
+/// Options of the trials.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which way: decrypt, encrypt, hairpin or both.
+    #[arg(value_parser = direction, default_value = "decrypt")]
+    direction: Direction,
+
+    /// Length of the inner IP packets in bytes, or `imix`, or `media`.
+    #[arg(long, value_name = "BYTES", value_parser = sizes, default_value = "1228")]
+    size: Sizes,
+
+    /// Packets per second; as fast as possible without.
+    #[arg(long, value_name = "PPS")]
+    rate: Option<u64>,
+
+    /// Clients, in turn.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    clients: u32,
+
+    /// Seconds of each trial.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+
+    /// How many trials.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+
+    /// What to measure: wgx, wireguard-go, or forward (plain AF_XDP forwarding without WireGuard).
+    #[arg(long, value_name = "NAME", default_value = "wgx")]
+    gateway: Subject,
+
+    /// Use this `wgx` instead of building one.
+    #[arg(long, value_name = "FILE")]
+    program: Option<std::path::PathBuf>,
+
+    /// Further options for `wgx run`, separated by blanks.
+    #[arg(long, value_name = "OPTIONS", default_value = "--cores 0", allow_hyphen_values = true)]
+    options: String,
+
+    /// The generator's CPU.
+    #[arg(long, value_name = "CPU", default_value_t = 1)]
+    core: u32,
+
+    /// Print the outcomes as lines of JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+
+    /// Print the gateway's `status --json` at the end.
+    #[arg(long)]
+    status: bool,
+}
+
+/// What stands between clients and server.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    Wgx,
+    WireguardGo,
+    Forward,
+}
+
+fn direction(text: &str) -> Result<Direction, String> {
+    match text {
+        "decrypt" => Ok(Direction::Decrypt),
+        "encrypt" => Ok(Direction::Encrypt),
+        "hairpin" => Ok(Direction::Hairpin),
+        "both" => Ok(Direction::Bidirectional),
+        _ => Err("use decrypt, encrypt, hairpin or both".to_owned()),
+    }
+}
+
+fn sizes(text: &str) -> Result<Sizes, String> {
+    match text {
+        "imix" => Ok(Sizes::Imix),
+        "media" => Ok(Sizes::Media),
+        _ => text.parse().map(Sizes::Fixed).map_err(|_| "use a number of bytes, imix or media".to_owned()),
+    }
+}
+
+/// Brings everything up, runs the trials and prints them.
+pub fn run(args: &Args) -> Result<()> {
+    let console = Console::start();
+    let mut lab = Lab::new()?;
+    measure(args, &mut lab, &console).map_err(|error| anyhow!("{error:#}\n{}", lab.tails()))
+}
+
+fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
+    if !args.json {
+        console.say("build", "as released");
+    }
+    build(args.program.is_none())?;
+    let straight = Straight::build(lab)?;
+    let seed = KeySeed::random()?;
+    let implementation = match args.gateway {
+        Subject::Wgx => Implementation::Wgx(Io::AfXdp),
+        Subject::WireguardGo | Subject::Forward => Implementation::WireguardGo,
+    };
+    let mut gateway = straight.gateway(lab, implementation, &seed, args.clients)?;
+    gateway.use_program(args.program.clone().unwrap_or_else(|| target_dir().join("release/wgx")));
+    gateway.options = args.options.split_whitespace().map(str::to_owned).collect();
+    let mut forward = None;
+    let tunnel = if args.gateway == Subject::Forward {
+        forward = Some(straight.forward(lab, &target_dir().join("release/wgx-forward"), Some(0))?);
+        None
+    } else {
+        gateway.start(lab)?;
+        straight.route(&gateway)?;
+        Some(straight.tunnel(&gateway.keys.public, &seed))
+    };
+    let setup = straight.setup(args.clients, tunnel)?;
+    let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
+    let mut load = Load::start(generator.args(["--core", &args.core.to_string()]), &setup)?;
+    if !args.json {
+        let ready = load.ready();
+        console.say("ready", &format!("{} handshakes in {:.2} s", ready.handshakes, ready.handshake_seconds));
+    }
+    let trial = Trial {
+        direction: args.direction,
+        sizes: args.size.clone(),
+        clients: args.clients,
+        rate_pps: args.rate,
+        seconds: args.seconds,
+    };
+    let mut outcomes = Vec::new();
+    for _ in 0..args.repeat {
+        let outcome = load.trial(&trial)?;
+        if args.json {
+            println!("{}", serde_json::to_string(&outcome)?);
+        }
+        outcomes.push(outcome);
+    }
+    if !args.json {
+        print!("{}", table(&outcomes));
+    }
+    if args.status {
+        println!("{}", gateway.namespace.run(&format!("{} status --json", gateway.program()?.display()))?);
+    }
+    drop(forward);
+    Ok(())
+}
+
+fn build(with_gateway: bool) -> Result<()> {
+    if with_gateway {
+        run_command(cargo().args(["build", "--quiet", "--release", "--package", "gateway", "--bin", "wgx"]))?;
+    }
+    run_command(cargo().args(["build", "--quiet", "--release", "--package", "bench", "--features", "af-xdp"]))
+}
+
+fn table(outcomes: &[Outcome]) -> Table {
+    let columns = [
+        "received/s",
+        "intended",
+        "sent",
+        "received",
+        "lost",
+        "reordered",
+        "twice",
+        "corrupt",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "max us",
+        "jitter us",
+        "delay us",
+        "void",
+    ];
+    let mut table = Table::new("Trials", &columns);
+    for outcome in outcomes {
+        let latency = |pick: fn(&bench::media::Latency) -> f64| {
+            outcome.latency.as_ref().map_or("-".to_owned(), |latency| format!("{:.1}", pick(latency)))
+        };
+        table.row([
+            format!("{:.0}", outcome.received_pps),
+            outcome.intended.to_string(),
+            outcome.sent.to_string(),
+            outcome.received.to_string(),
+            outcome.lost.to_string(),
+            outcome.reordered.to_string(),
+            outcome.duplicates.to_string(),
+            outcome.corrupt.to_string(),
+            latency(|latency| latency.p50_us),
+            latency(|latency| latency.p99_us),
+            latency(|latency| latency.p99_9_us),
+            latency(|latency| latency.max_us),
+            format!("{:.1}", outcome.jitter_us),
+            format!("{:.1}", outcome.send_delay_p99_us),
+            outcome.void().unwrap_or_default(),
+        ]);
+    }
+    table
+}
