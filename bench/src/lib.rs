@@ -4,5 +4,6 @@
 pub mod load;
 pub mod media;
 pub mod plot;
+pub mod report;
 pub mod search;
 pub mod storm;
