@@ -1,6 +1,7 @@
 //! Load, measurement and plots for the demo, the tests in namespaces and the benchmarks.
 #![forbid(unsafe_code)]
 
+pub mod chart;
 pub mod load;
 pub mod media;
 pub mod plot;

@@ -1,5 +1,7 @@
 //! What wgx is to reach against others, and whether a report shows that it does.
 
+use std::fmt::Write as _;
+
 use super::{Axis, Case, Kind, LatencyAt, Offered, Report, Throughput};
 use crate::load::{Direction, Sizes};
 
@@ -137,7 +139,7 @@ fn against_peers(report: &Report, direction: Direction, size: u16, must: f64, st
         if let (Some(ours), Some(best)) = (pdr(ours), best_pdr)
             && best > 0.0
         {
-            detail.push_str(&format!("; by PDR {:.2}x", ours / best));
+            let _ = write!(detail, "; by PDR {:.2}x", ours / best);
         }
         (ratio, detail)
     });
@@ -191,7 +193,7 @@ fn p99(report: &Report) -> Goal {
         measured.map(latency_detail),
         || ours_us <= P99_STRETCH_US,
     );
-    goal.stretch.push_str(&format!(" and ≤ {P99_STRETCH_US} µs"));
+    let _ = write!(goal.stretch, " and ≤ {P99_STRETCH_US} µs");
     goal
 }
 

@@ -1,5 +1,6 @@
 //! What the benchmarks found, as data: for JSON, for tables, for plots, and for the goals.
 
+mod drawn;
 mod goals;
 mod grid;
 mod machine;
@@ -9,6 +10,7 @@ mod tables;
 
 use serde::{Deserialize, Serialize};
 
+pub use drawn::{Plot, plots};
 pub use goals::{Goal, Verdict, goals};
 pub use grid::Grid;
 pub use machine::{Machine, StealClock};

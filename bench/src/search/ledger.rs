@@ -14,7 +14,7 @@ const VOID_REPEATS: u32 = 2;
 /// How many trials it takes to settle whether a rate is carried.
 ///
 /// On a machine that others share, a single loss says little: a trial in which the hypervisor took the core away is
-/// no property of the gateway. MLRsearch lets half of the trials exceed the goal for that reason.
+/// no property of the gateway. `MLRsearch` lets half of the trials exceed the goal for that reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Votes {
     /// Trials within the goal that make a rate carried.

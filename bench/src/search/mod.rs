@@ -1,6 +1,6 @@
 //! How much a gateway carries: a search over trials for the highest rates that lose no more than so much.
 //!
-//! The no drop rate (NDR) and the partial drop rate (PDR) of FD.io CSIT, found in the way of MLRsearch
+//! The no drop rate (NDR) and the partial drop rate (PDR) of FD.io CSIT, found in the way of `MLRsearch`
 //! (draft-ietf-bmwg-mlrsearch): one trial serves all loss goals, the first guess is what came through at full speed,
 //! from there the search widens by doubling steps until it has a bound on either side, and then halves what is between.
 
