@@ -99,7 +99,7 @@ fn one_goal<T: Tester + ?Sized>(
         let (lower, upper) = ledger.bounds(loss_ratio);
         let next = match (lower, upper) {
             (Some(lower), Some(upper)) if upper as f64 <= lower as f64 * (1.0 + plan.width) => {
-                break if ledger.is_void(upper) { End::Generator } else { End::Bracketed };
+                break if ledger.is_void(upper, loss_ratio) { End::Generator } else { End::Bracketed };
             }
             (Some(lower), Some(upper)) => between(ledger, lower, upper, loss_ratio),
             (Some(lower), None) if lower >= plan.max_pps => break End::Generator,
@@ -112,7 +112,7 @@ fn one_goal<T: Tester + ?Sized>(
             step *= step;
         }
         while ledger.verdict(next, loss_ratio) == Verdict::Unsettled && !ledger.is_spent() {
-            ledger.measure(next)?;
+            ledger.measure(next, loss_ratio)?;
         }
         if ledger.is_spent() {
             break End::Unfinished;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Plan, Tester};
 use crate::load::Outcome;
 
-/// A void trial is repeated so often; after that it stands, as a rate the generator cannot keep.
+/// A trial that is void and beyond the goal is repeated so often; after that it stands, as a rate the generator cannot
+/// keep. One within the goal counts, void or not: packets that came late and in bursts were carried all the same.
 const VOID_REPEATS: u32 = 2;
 
 /// How many trials it takes to settle whether a rate is carried.
@@ -59,8 +60,8 @@ impl<'a, T: Tester + ?Sized> Ledger<'a, T> {
         self.tester.trial(&self.plan.trial(None))
     }
 
-    /// Adds a trial at a rate.
-    pub(super) fn measure(&mut self, rate_pps: u64) -> Result<()> {
+    /// Adds a trial at a rate, for a goal.
+    pub(super) fn measure(&mut self, rate_pps: u64, loss_ratio: f64) -> Result<()> {
         let trial = self.plan.trial(Some(rate_pps));
         let mut repeats = 0;
         let (outcome, is_void) = loop {
@@ -68,7 +69,8 @@ impl<'a, T: Tester + ?Sized> Ledger<'a, T> {
             let outcome = self.tester.trial(&trial)?;
             let is_void = outcome.void().is_some();
             self.void_count += u32::from(is_void);
-            if !is_void || repeats == VOID_REPEATS {
+            let says_something = !is_void || outcome.loss_ratio() <= loss_ratio;
+            if says_something || repeats == VOID_REPEATS || self.is_spent() {
                 break (outcome, is_void);
             }
             repeats += 1;
@@ -81,7 +83,7 @@ impl<'a, T: Tester + ?Sized> Ledger<'a, T> {
     pub(super) fn verdict(&self, rate_pps: u64, loss_ratio: f64) -> Verdict {
         let entries = self.by_rate.get(&rate_pps).map_or(&[][..], Vec::as_slice);
         // What was void to the end is beyond the generator: more trials would not change it.
-        if entries.iter().any(|entry| entry.is_void) {
+        if entries.iter().any(|entry| entry.is_void && entry.loss_ratio > loss_ratio) {
             return Verdict::Exceeded;
         }
         let passed = entries.iter().filter(|entry| entry.loss_ratio <= loss_ratio).count() as u32;
@@ -115,8 +117,9 @@ impl<'a, T: Tester + ?Sized> Ledger<'a, T> {
     }
 
     /// Whether the generator, not the gateway, is what does not do this rate.
-    pub(super) fn is_void(&self, rate_pps: u64) -> bool {
-        self.by_rate.get(&rate_pps).is_some_and(|entries| entries.iter().any(|entry| entry.is_void))
+    pub(super) fn is_void(&self, rate_pps: u64, loss_ratio: f64) -> bool {
+        let entries = self.by_rate.get(&rate_pps).map_or(&[][..], Vec::as_slice);
+        entries.iter().any(|entry| entry.is_void && entry.loss_ratio > loss_ratio)
     }
 
     /// What arrived at a rate, in packets per second: the median of its trials.

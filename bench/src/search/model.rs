@@ -25,7 +25,7 @@ pub struct Model {
     pub early_loss: Option<(u64, f64)>,
     /// Each trial of this number loses one packet in a hundred.
     pub blip_each: Option<u32>,
-    /// Each trial of this number is void.
+    /// In each trial of this number the generator is late, and loses packets by it.
     pub void_each: Option<u32>,
     /// From the first rate to the second half of the packets are lost.
     pub hole: Option<(u64, u64)>,
@@ -60,7 +60,7 @@ impl Model {
         let overload = (1.0 - self.capacity_pps as f64 / rate_pps).max(0.0);
         let early =
             self.early_loss.filter(|(from, _)| rate_pps >= *from as f64).map_or(0.0, |(_, share)| share);
-        let blip = if self.is_turn(self.blip_each) { 0.01 } else { 0.0 };
+        let blip = if self.is_turn(self.blip_each) || self.is_turn(self.void_each) { 0.01 } else { 0.0 };
         let hole = self.hole.is_some_and(|(from, to)| (from as f64..to as f64).contains(&rate_pps));
         overload.max(early).max(blip).max(if hole { 0.5 } else { 0.0 })
     }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use bench::{
     load::{Direction, Sizes},
     report::{Case, Kind, Overload, Rate, Spread, Throughput},
-    search::{Found, NDR_LOSS_RATIO, PDR_LOSS_RATIO, Plan, Searched, Votes, search},
+    search::{End, Found, NDR_LOSS_RATIO, PDR_LOSS_RATIO, Plan, Searched, Votes, search},
 };
 
 use super::{
@@ -193,7 +193,10 @@ fn overload(session: &mut Session, stand: &mut Stand, need: &Need, shown: &mut S
 
 /// The rates of all rounds.
 fn rate(shown: &Shown, loss_ratio: f64) -> Option<Rate> {
-    let found: Vec<Found> = shown.searched.iter().filter_map(|searched| searched.of(loss_ratio)).collect();
+    // Trials that were void to the end have found nothing out.
+    let is_known = |found: &Found| found.pps > 0 || found.end == End::Floor;
+    let found: Vec<Found> =
+        shown.searched.iter().filter_map(|searched| searched.of(loss_ratio)).filter(is_known).collect();
     let pps = Spread::of(found.iter().map(|found| found.pps as f64))?;
     Some(Rate { pps, end: found.last()?.end })
 }

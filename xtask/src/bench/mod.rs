@@ -1,17 +1,20 @@
 //! `cargo xtask bench`: what wgx is worth, measured in network namespaces on this machine.
 
+mod all;
 mod candidate;
+mod docs;
 mod gateway;
 mod handshake;
 mod latency;
+mod priority;
 mod scale;
 mod session;
 mod stand;
 mod trial;
 
+use ::tests::scenario;
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use tests::scenario;
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -24,6 +27,10 @@ pub enum Bench {
     Scale(session::Args),
     /// Latency of media while strangers send handshake initiations.
     Handshake(handshake::Args),
+    /// All of them, then the goals.
+    All(all::Args),
+    /// Put what the last runs found into the book.
+    Docs,
     /// One gateway, some trials of load by hand.
     Trial(trial::Args),
 }
@@ -38,6 +45,29 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Latency(args) => latency::run(args),
         Bench::Scale(args) => scale::run(args),
         Bench::Handshake(args) => handshake::run(args),
+        Bench::All(args) => all::run_all(args, &names()),
+        Bench::Docs => docs::write(),
         Bench::Trial(args) => trial::run(args),
+    }
+}
+
+/// The benchmarks there are.
+fn names() -> Vec<String> {
+    let command = Bench::augment_subcommands(clap::Command::new("bench"));
+    command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn benchmarks_are_known_by_name() {
+        let names = names();
+        assert!(
+            ["gateway", "latency", "scale", "handshake"]
+                .iter()
+                .all(|name| names.iter().any(|own| own == name))
+        );
     }
 }

@@ -15,6 +15,7 @@ use bench::{
 
 use super::{
     candidate::{Candidate, versions},
+    priority::Priority,
     stand::{Size, Stand},
     trial,
 };
@@ -55,6 +56,7 @@ pub struct Session {
     start: Instant,
     budget: Duration,
     steal: StealClock,
+    _priority: Priority,
 }
 
 impl Session {
@@ -78,6 +80,7 @@ impl Session {
             start: Instant::now(),
             budget: if args.quick { budget } else { Duration::MAX },
             steal: StealClock::start(),
+            _priority: Priority::raise(),
             console,
         })
     }
