@@ -4,7 +4,7 @@ use std::{
     env, fmt,
     net::{IpAddr, SocketAddr},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
 };
@@ -97,6 +97,8 @@ pub struct Gateway {
     pub peers: Vec<Peer>,
     /// Further options of `wgx run`.
     pub options: Vec<String>,
+    /// Niceness to run with, down to -20, on a machine that does other things too.
+    pub nice: i32,
     implementation: Implementation,
     program: Option<PathBuf>,
     process: Option<Process>,
@@ -120,6 +122,7 @@ impl Gateway {
             keys: Keys::generate()?,
             peers: Vec::new(),
             options: Vec::new(),
+            nice: 0,
             implementation,
             program: None,
             process: None,
@@ -138,10 +141,20 @@ impl Gateway {
 
     /// The `wgx run` command of this gateway, to be run in its namespace.
     pub fn run_command(&self, io: Io) -> Result<Command> {
-        let mut command = self.namespace.command(self.program()?);
+        let mut command = self.command(&self.program()?);
         command.args(["run", &self.interface, "--uplink", UPLINK, "--downlink", DOWNLINK]);
         command.args(["--io", &io.to_string()]).args(&self.options);
         Ok(command)
+    }
+
+    /// A command of this gateway's programs, in its namespace and with its niceness.
+    fn command(&self, program: &Path) -> Command {
+        if self.nice == 0 {
+            return self.namespace.command(program);
+        }
+        let mut command = self.namespace.command("nice");
+        command.args(["-n", &self.nice.to_string()]).arg(program);
+        command
     }
 
     /// Starts it, configures it with `wg` and brings the tunnel interface up, as an operator would.
@@ -155,7 +168,7 @@ impl Gateway {
         let mut command = match self.implementation {
             Implementation::Wgx(io) => self.run_command(io)?,
             Implementation::WireguardGo => {
-                let mut command = self.namespace.command("wireguard-go");
+                let mut command = self.command(Path::new("wireguard-go"));
                 in_foreground(&mut command, &self.interface);
                 command
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use anyhow::{Context as _, Result};
-use bench::load::{Forward, Mac};
+use bench::load::{Forward, Mac, claim_core};
 use clap::Parser;
 
 /// Forwards IPv4 UDP packets between two interfaces over AF_XDP, whatever they are, until SIGTERM.
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot handle signals")?;
     }
     if let Some(core) = core {
-        gateway::topology::pin::pin_current(core)?;
+        claim_core(core)?;
     }
     let mut forward = Forward::open([(&first.0, first.1), (&second.0, second.1)])?;
     println!("forwarding between {} and {}", first.0, second.0);

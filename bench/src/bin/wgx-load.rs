@@ -4,7 +4,7 @@
 use std::io::{self, BufRead as _, Write as _};
 
 use anyhow::{Context as _, Result};
-use bench::load::{Answer, Generator, Setup, Trial};
+use bench::load::{Answer, Generator, Setup, Trial, claim_core};
 use clap::Parser;
 use serde::de::DeserializeOwned;
 
@@ -21,7 +21,7 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(core) = arguments.core {
-        gateway::topology::pin::pin_current(core)?;
+        claim_core(core)?;
     }
     let mut lines = io::stdin().lock().lines();
     let Some(first) = lines.next() else { return Ok(()) };

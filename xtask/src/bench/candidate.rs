@@ -11,7 +11,7 @@ pub const GATEWAY_CPU: u32 = 0;
 /// The load generator's processor.
 pub const LOAD_CPU: u32 = 1;
 /// A measurement comes before what else the machine does. The same for all.
-const NICENESS: &str = "-15";
+const NICENESS: &str = "-20";
 
 /// One of those that can stand between clients and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ mod tests {
         command.args(["-f", "wg0"]).env("LOG_LEVEL", "error");
         let pinned = pinned(&command, 3);
         let words: Vec<_> = pinned.get_args().map(|word| word.to_string_lossy()).collect();
-        assert_eq!(words, ["--cpu-list", "3", "nice", "-n", "-15", "wireguard-go", "-f", "wg0"]);
+        assert_eq!(words, ["--cpu-list", "3", "nice", "-n", "-20", "wireguard-go", "-f", "wg0"]);
         assert!(
             pinned.get_envs().any(|(name, value)| name == "LOG_LEVEL" && value == Some("error".as_ref()))
         );

@@ -1,47 +1,32 @@
-//! A measurement comes before what else the machine does.
+//! Ahead of what else a machine does, while something is measured on it.
 
 use std::fs;
 
-/// The scheduler's group of this session (sched(7), autogroup): niceness counts within it only.
+/// The session's group of tasks: with `sched_autogroup_enabled`, niceness counts among a session's tasks only, and
+/// sessions share the processors by this (sched(7)).
 const AUTOGROUP: &str = "/proc/self/autogroup";
-/// As the programs' own niceness.
-const NICENESS: &str = "-15";
+const HIGHEST: &str = "-20";
 
-/// Raises this session above others, as far as the kernel lets us, until it is dropped.
-pub struct Priority {
+/// This session, and so all that we start, comes before others until this is dropped.
+pub struct Ahead {
     before: Option<String>,
 }
 
-impl Priority {
-    /// Where the kernel has no such groups nothing happens, and niceness alone decides.
-    pub fn raise() -> Self {
-        let before = fs::read_to_string(AUTOGROUP).ok().and_then(|text| niceness(&text));
-        let is_raised = before.is_some() && fs::write(AUTOGROUP, NICENESS).is_ok();
-        Self { before: before.filter(|_| is_raised) }
+impl Ahead {
+    /// Where sessions are not grouped, or without the right, nothing changes: a trial that was held up says so itself.
+    pub fn of_other_sessions() -> Self {
+        // `/autogroup-336 nice 0`
+        let text = fs::read_to_string(AUTOGROUP).unwrap_or_default();
+        let before = text.trim().rsplit(' ').next().filter(|nice| nice.parse::<i32>().is_ok());
+        let before = before.filter(|_| fs::write(AUTOGROUP, HIGHEST).is_ok()).map(str::to_owned);
+        Self { before }
     }
 }
 
-impl Drop for Priority {
+impl Drop for Ahead {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // The session goes on as it may.
             let _ = fs::write(AUTOGROUP, before);
         }
-    }
-}
-
-/// The number in `/autogroup-339 nice 0`.
-fn niceness(text: &str) -> Option<String> {
-    Some(text.trim().rsplit_once(" nice ")?.1.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn niceness_of_the_group_is_its_last_word() {
-        assert_eq!(niceness("/autogroup-339 nice -5\n"), Some("-5".to_owned()));
-        assert_eq!(niceness("something else"), None);
     }
 }

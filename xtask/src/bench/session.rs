@@ -15,7 +15,7 @@ use bench::{
 
 use super::{
     candidate::{Candidate, versions},
-    priority::Priority,
+    priority::Ahead,
     stand::{Size, Stand},
     trial,
 };
@@ -56,7 +56,7 @@ pub struct Session {
     start: Instant,
     budget: Duration,
     steal: StealClock,
-    _priority: Priority,
+    _ahead: Ahead,
 }
 
 impl Session {
@@ -80,7 +80,7 @@ impl Session {
             start: Instant::now(),
             budget: if args.quick { budget } else { Duration::MAX },
             steal: StealClock::start(),
-            _priority: Priority::raise(),
+            _ahead: Ahead::of_other_sessions(),
             console,
         })
     }

@@ -4,11 +4,15 @@ use anyhow::{Result, anyhow};
 use bench::load::{Direction, KeySeed, Load, Outcome, Sizes, Trial};
 use tests::{Implementation, Io, Lab, Straight};
 
+use super::priority::Ahead;
 use crate::{
     command::{cargo, command, run as run_command, target_dir},
     demo::console::Console,
     table::Table,
 };
+
+/// Whatever else the machine does comes after the gateway.
+const NICE: i32 = -20;
 
 /// Options of the trials.
 #[derive(clap::Args)]
@@ -44,6 +48,10 @@ pub struct Args {
     /// Use this `wgx` instead of building one.
     #[arg(long, value_name = "FILE")]
     program: Option<std::path::PathBuf>,
+
+    /// Use what was built last, as it is.
+    #[arg(long)]
+    built: bool,
 
     /// Further options for `wgx run`, separated by blanks.
     #[arg(long, value_name = "OPTIONS", default_value = "--cores 0", allow_hyphen_values = true)]
@@ -96,10 +104,13 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
-    if !args.json {
-        console.say("build", "as released");
+    if !args.built {
+        if !args.json {
+            console.say("build", "as released");
+        }
+        build(args.program.is_none())?;
     }
-    build(args.program.is_none())?;
+    let _ahead = Ahead::of_other_sessions();
     let straight = Straight::build(lab)?;
     let seed = KeySeed::random()?;
     let implementation = match args.gateway {
@@ -109,6 +120,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
     let mut gateway = straight.gateway(lab, implementation, &seed, args.clients)?;
     gateway.use_program(args.program.clone().unwrap_or_else(|| target_dir().join("release/wgx")));
     gateway.options = args.options.split_whitespace().map(str::to_owned).collect();
+    gateway.nice = NICE;
     let mut forward = None;
     let tunnel = if args.gateway == Subject::Forward {
         forward = Some(straight.forward(lab, &target_dir().join("release/wgx-forward"), Some(0))?);
@@ -154,7 +166,14 @@ pub(super) fn build(with_gateway: bool) -> Result<()> {
     if with_gateway {
         run_command(cargo().args(["build", "--quiet", "--release", "--package", "gateway", "--bin", "wgx"]))?;
     }
-    run_command(cargo().args(["build", "--quiet", "--release", "--package", "bench", "--features", "af-xdp"]))
+    run_command(
+        cargo().args(["build", "--quiet", "--release", "--package", "bench", "--features", "af-xdp"]).args([
+            "--bin",
+            "wgx-load",
+            "--bin",
+            "wgx-forward",
+        ]),
+    )
 }
 
 fn table(outcomes: &[Outcome]) -> Table {

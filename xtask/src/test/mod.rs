@@ -25,6 +25,9 @@ use results::Tally;
 /// Tests that CI may skip, each with the reason why its machines cannot run it.
 const EXPECTED_SKIPS: &[&str] = &[];
 
+/// Everything of the crate `bench`: by default it comes without what needs the XDP objects, as xtask uses it.
+const LOAD_GENERATOR: [&str; 2] = ["--features", "bench/af-xdp"];
+
 /// What a skipped test means for the run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Skips {
@@ -61,7 +64,10 @@ pub fn run_all(skips: Skips) -> Result<()> {
     check("tidy", &mut tidy::run);
     check("format", &mut || run(cargo().args(["fmt", "--all", "--check"])));
     check("lint", &mut || {
-        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+        run(cargo()
+            .args(["clippy", "--quiet", "--workspace", "--all-targets"])
+            .args(LOAD_GENERATOR)
+            .args(["--", "--deny", "warnings"]))?;
         let trace =
             ["clippy", "--quiet", "--package", "gateway", "--features", "trace", "--", "--deny", "warnings"];
         run(cargo().args(trace))
@@ -69,11 +75,12 @@ pub fn run_all(skips: Skips) -> Result<()> {
     check("documentation", &mut || {
         run(cargo()
             .args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--document-private-items"])
+            .args(LOAD_GENERATOR)
             .env("RUSTDOCFLAGS", "--deny warnings"))
     });
     check("build", &mut || {
-        run(cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
-        run(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))
+        run(cargo().args(["build", "--quiet", "--workspace", "--bins"]).args(LOAD_GENERATOR))?;
+        run(cargo().args(["test", "--quiet", "--workspace", "--no-run"]).args(LOAD_GENERATOR))
     });
 
     // Where this fails, the tests that need it say so and count as skipped.
@@ -83,7 +90,9 @@ pub fn run_all(skips: Skips) -> Result<()> {
 
     let mut tally = Tally::default();
     check("tests in parallel", &mut || {
-        tally.add(test(&log.path, &["--workspace", "--exclude", "tests", "--no-fail-fast"])?)
+        let [features, load_generator] = LOAD_GENERATOR;
+        let arguments = ["--workspace", "--exclude", "tests", "--no-fail-fast", features, load_generator];
+        tally.add(test(&log.path, &arguments)?)
     });
     check("tests in network namespaces, one by one", &mut || {
         tally.add(test(&log.path, &["--package", "tests", "--no-fail-fast", "--", "--test-threads=1"])?)

@@ -1,6 +1,9 @@
 //! The load generator: both ports, the clients' sessions, and trials one after the other.
 
-use std::time::Instant;
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use aead::Aead;
 use anyhow::{Context as _, Result, ensure};
@@ -21,6 +24,8 @@ const PLAIN_MTU: u16 = 1420;
 const WARM_UP_PPS: u64 = 20_000;
 /// How often that is tried.
 const WARM_UP_ATTEMPTS: u32 = 10;
+/// Time for a gateway to take note of the neighbours it has found.
+const SETTLING: Duration = Duration::from_millis(150);
 /// What a trial takes beside its sending, for the age of sessions.
 const OVERHEAD_SECONDS: f64 = 15.0;
 
@@ -34,6 +39,8 @@ pub struct Generator {
     sealed: Vec<u8>,
     aead: Aead,
     trial_count: u32,
+    /// Ways that packets have gone before.
+    known: Vec<Direction>,
 }
 
 impl Generator {
@@ -55,6 +62,7 @@ impl Generator {
             sealed: Vec::new(),
             aead: Aead::detect(),
             trial_count: 0,
+            known: Vec::new(),
             setup,
         };
         let start = Instant::now();
@@ -109,6 +117,10 @@ impl Generator {
                     attempts < WARM_UP_ATTEMPTS,
                     "nothing crosses the gateway ({direction:?}): are routes and allowed IPs in place?"
                 );
+            }
+            if !self.known.contains(&direction) {
+                self.known.push(direction);
+                sleep(SETTLING);
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What runs the trials: schedule, frames, ports, the loop and the account. Only with the feature `af-xdp`.
 
 mod account;
+mod core;
 mod forward;
 mod generator;
 mod namespace;
@@ -12,5 +13,6 @@ mod sessions;
 mod sink;
 mod traffic;
 
+pub use core::claim_core;
 pub use forward::Forward;
 pub use generator::Generator;

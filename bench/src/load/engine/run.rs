@@ -15,8 +15,9 @@ use crate::media::meter::{latency_histogram, record_latency};
 
 /// From the decision to start to the first packet.
 const LEAD_NS: u64 = 200_000;
-/// How much longer than planned a trial may send what is due.
-const GRACE_NS: u64 = 5_000_000;
+/// How much longer than planned a trial may send what is due: a sender that was held up sends late but not less, and
+/// one that cannot keep up ends.
+const GRACE_NS: u64 = 500_000_000;
 /// After sending, a trial ends when nothing has arrived for so long,
 const QUIET_NS: u64 = 200_000_000;
 /// or after so long in any case.

@@ -23,7 +23,7 @@ use crate::media::clock::now_ns;
 const WINDOW: usize = 24;
 /// Time for an answer before the initiation is sent again.
 const PATIENCE_NS: u64 = 400_000_000;
-const ATTEMPTS_MAX: u32 = 25;
+const ATTEMPTS_MAX: u32 = 10;
 /// A `Device` sends again after five seconds and some: its clock is put forward by this, as time is an argument.
 const RETRANSMIT_STEP: Duration = Duration::from_secs(6);
 /// A session older than this at the end of a trial is renewed before it: responders want a new one from 120 s on.

@@ -1,0 +1,84 @@
+//! The load generator is right before anything is measured with it: at a low rate every packet is accounted for.
+
+use anyhow::{Result, ensure};
+use bench::load::{Direction, Generator, KeySeed, Outcome, Sizes, Trial};
+use tests::{Implementation, Io, Straight, scenario_with_wgx};
+
+const CLIENT_COUNT: u32 = 2;
+const RATE_PPS: u64 = 2_000;
+const SECONDS: f64 = 0.25;
+const PACKET_COUNT: u64 = 500;
+
+fn trial(direction: Direction, sizes: Sizes) -> Trial {
+    Trial { direction, sizes, clients: CLIENT_COUNT, rate_pps: Some(RATE_PPS), seconds: SECONDS }
+}
+
+/// All arrived once, as they were sent, and were measured.
+fn check_complete(outcome: &Outcome) -> Result<()> {
+    let counts = [outcome.intended, outcome.sent, outcome.received, outcome.latency_samples];
+    ensure!(counts == [PACKET_COUNT; 4], "{outcome:?}");
+    let faults = [outcome.lost, outcome.duplicates, outcome.corrupt, outcome.reordered, outcome.sink_drops];
+    ensure!(faults == [0; 5], "{outcome:?}");
+    let latency = outcome.latency.ok_or_else(|| anyhow::anyhow!("no latency: {outcome:?}"))?;
+    ensure!(latency.min_us > 0.0 && latency.min_us <= latency.p50_us, "{outcome:?}");
+    ensure!(outcome.elapsed_seconds >= SECONDS * 0.99, "{outcome:?}");
+    ensure!(outcome.percentiles.last().is_some_and(|last| last.percentile >= 100.0), "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn every_packet_of_a_slow_trial_is_accounted_for() {
+    scenario_with_wgx("every_packet_of_a_slow_trial_is_accounted_for", |lab| {
+        let straight = Straight::build(lab)?;
+        let seed = KeySeed::random()?;
+        let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
+        gateway.start(lab)?;
+        straight.route(&gateway)?;
+        let tunnel = straight.tunnel(&gateway.keys.public, &seed);
+        let (mut generator, ready) = Generator::new(straight.setup(CLIENT_COUNT, Some(tunnel))?)?;
+        ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
+
+        let before = gateway.status()?;
+        for (direction, sizes) in [
+            (Direction::Decrypt, Sizes::Fixed(1420)),
+            (Direction::Encrypt, Sizes::Imix),
+            (Direction::Hairpin, Sizes::Media),
+            (Direction::Bidirectional, Sizes::Fixed(200)),
+        ] {
+            check_complete(&generator.trial(&trial(direction, sizes))?)?;
+        }
+        let fast = gateway.status()?.since(&before).fast();
+        // With an allowance for what comes before a next hop is known.
+        ensure!(fast >= 4 * PACKET_COUNT * 95 / 100, "only {fast} packets went over AF_XDP");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_gateway_that_does_not_know_a_client_is_named_with_its_key() {
+    scenario_with_wgx("a_gateway_that_does_not_know_a_client_is_named_with_its_key", |lab| {
+        let straight = Straight::build(lab)?;
+        let seed = KeySeed::random()?;
+        let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, 1)?;
+        gateway.start(lab)?;
+        let tunnel = straight.tunnel(&gateway.keys.public, &seed);
+        let Err(error) = Generator::new(straight.setup(2, Some(tunnel))?) else {
+            anyhow::bail!("a stranger got a session");
+        };
+        let expected = format!("does the gateway know the public key {}", seed.public_key(1));
+        ensure!(format!("{error:#}").contains(&expected), "{error:#}");
+        Ok(())
+    });
+}
+
+#[test]
+fn without_wireguard_all_packets_are_forwarded_as_they_are() {
+    scenario_with_wgx("without_wireguard_all_packets_are_forwarded_as_they_are", |lab| {
+        let straight = Straight::build(lab)?;
+        let (mut generator, _) = Generator::new(straight.setup(CLIENT_COUNT, None)?)?;
+        for direction in [Direction::Decrypt, Direction::Bidirectional] {
+            check_complete(&generator.trial(&trial(direction, Sizes::Fixed(1228)))?)?;
+        }
+        Ok(())
+    });
+}
