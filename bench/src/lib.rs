@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod aead;
+pub mod chart;
 pub mod load;
 pub mod media;
 pub mod path;
 pub mod plot;
+pub mod report;
+pub mod search;
 pub mod storm;

@@ -10,7 +10,7 @@ use crate::media::{Flow, Percentile};
 const SIZE: (u32, u32) = (960, 560);
 
 /// Told apart also by the colour-blind (the palette of Okabe and Ito, without yellow), in this order.
-const COLOURS: [RGBColor; 7] = [
+pub(crate) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),

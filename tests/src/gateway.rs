@@ -289,7 +289,7 @@ pub(crate) fn in_foreground<'a>(command: &'a mut Command, interface: &str) -> &'
 }
 
 /// Waits until `wg` gets an answer for the interface.
-pub(crate) fn wait_for_tunnel(process: &mut Process, namespace: &Namespace, interface: &str) -> Result<()> {
+pub fn wait_for_tunnel(process: &mut Process, namespace: &Namespace, interface: &str) -> Result<()> {
     let question = format!("wg show {interface} public-key");
     let ready = wait_until(&format!("`{question}` is answered"), START_TIMEOUT, || {
         process.check_running()?;

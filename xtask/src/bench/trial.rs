@@ -162,7 +162,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
     Ok(())
 }
 
-fn build(with_gateway: bool) -> Result<()> {
+pub(super) fn build(with_gateway: bool) -> Result<()> {
     if with_gateway {
         run_command(cargo().args(["build", "--quiet", "--release", "--package", "gateway", "--bin", "wgx"]))?;
     }

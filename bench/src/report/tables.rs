@@ -1,0 +1,213 @@
+//! A report as tables.
+
+use super::{Axis, Case, Goal, Grid, Kind, LatencyAt, Offered, Rate, Report, ScalePoint, Throughput, goals};
+use crate::{
+    load::{Direction, Sizes},
+    search::End,
+};
+
+/// All tables of a report that have something to show, the goals first.
+pub fn grids(report: &Report) -> Vec<Grid> {
+    let tables = [goals_grid(report), throughput(report), overload(report), latency(report), scale(report)];
+    tables.into_iter().filter(|grid| !grid.rows.is_empty()).collect()
+}
+
+/// `1228 B`, or the name of a mix.
+pub fn size_name(sizes: &Sizes) -> String {
+    match sizes {
+        Sizes::Fixed(size) => format!("{size} B"),
+        Sizes::Imix => "IMIX".to_owned(),
+        Sizes::Media => "media".to_owned(),
+    }
+}
+
+/// What the marks in the throughput table mean, where there are any.
+pub fn ceilings_note(report: &Report) -> Option<&'static str> {
+    let ends =
+        report.throughput.iter().flat_map(|entry| [entry.ndr, entry.pdr]).flatten().map(|rate| rate.end);
+    ends.into_iter()
+        .any(|end| matches!(end, End::Generator | End::Unfinished))
+        .then_some("≥: the generator, not the gateway, was the limit; ~: the search was cut short")
+}
+
+fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Decrypt => "decrypt",
+        Direction::Encrypt => "encrypt",
+        Direction::Hairpin => "hairpin",
+        Direction::Bidirectional => "both ways",
+    }
+}
+
+fn case_cells(case: &Case) -> [String; 2] {
+    [direction_name(case.direction).to_owned(), size_name(&case.sizes)]
+}
+
+fn goals_grid(report: &Report) -> Grid {
+    let columns = ["goal", "must", "stretch", "measured", "verdict", "figures"];
+    let mut grid = Grid::new("Goals", &columns);
+    let goals = goals(report);
+    if goals.iter().all(|goal| goal.ratio.is_none()) {
+        return grid;
+    }
+    for Goal { what, must, stretch, ratio, verdict, detail } in goals {
+        let measured = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x"));
+        grid.row([what, must, stretch, measured, verdict.name().to_owned(), detail]);
+    }
+    grid
+}
+
+fn throughput(report: &Report) -> Grid {
+    let title = format!("Throughput in kpps, median of {} rounds (least..greatest)", report.rounds);
+    let columns = ["direction", "size", "who", "flood", "PDR (0.5 %)", "NDR (no loss)", "of the best peer"];
+    let mut grid = Grid::new(title, &columns);
+    let mut entries: Vec<&Throughput> = report.throughput.iter().collect();
+    entries.sort_by_key(|entry| (&entry.case, entry.contender.kind));
+    for entry in entries {
+        let best = report
+            .throughput
+            .iter()
+            .filter(|other| other.case == entry.case && other.contender.kind == Kind::Peer)
+            .map(|other| other.flood_pps.median)
+            .reduce(f64::max);
+        let ratio = best.map_or("-".to_owned(), |best| format!("{:.2}x", entry.flood_pps.median / best));
+        let kpps = format!("{:.0}", entry.flood_pps.scaled(1e-3));
+        let cells = [entry.contender.name.clone(), kpps, rate(entry.pdr), rate(entry.ndr), ratio];
+        grid.row(case_cells(&entry.case).into_iter().chain(cells));
+    }
+    grid
+}
+
+fn rate(rate: Option<Rate>) -> String {
+    let Some(rate) = rate else { return "-".to_owned() };
+    let mark = match rate.end {
+        End::Generator => "≥ ",
+        End::Unfinished => "~ ",
+        End::Bracketed | End::Floor => "",
+    };
+    format!("{mark}{:.0}", rate.pps.scaled(1e-3))
+}
+
+fn overload(report: &Report) -> Grid {
+    let columns = ["direction", "size", "who", "offered / PDR", "goodput / peak", "p99 µs"];
+    let mut grid = Grid::new("Overload", &columns);
+    for entry in &report.throughput {
+        let Some(overload) = entry.overload else { continue };
+        let cells = [
+            entry.contender.name.clone(),
+            format!("{:.1}x", overload.multiple),
+            format!("{:.2}", overload.goodput_ratio),
+            format!("{:.0}", overload.p99_us),
+        ];
+        grid.row(case_cells(&entry.case).into_iter().chain(cells));
+    }
+    grid
+}
+
+fn latency(report: &Report) -> Grid {
+    let title = format!(
+        "One-way latency in µs from the intended send time, median of {} rounds (least..greatest)",
+        report.rounds
+    );
+    let columns =
+        ["load", "who", "kpps", "p50", "p90", "p99", "p99.9", "max", "jitter", "PDV", "lost %", "void"];
+    let mut grid = Grid::new(title, &columns);
+    let mut entries: Vec<&LatencyAt> = report.latency.iter().collect();
+    // Fixed loads side by side; each contender's own steps together.
+    entries.sort_by_key(|entry| match entry.offered {
+        Offered::Fixed => (&entry.case, 0, entry.rate_pps, entry.contender.kind, String::new()),
+        Offered::PdrPercent(percent) => {
+            (&entry.case, 1, percent.into(), entry.contender.kind, entry.contender.name.clone())
+        }
+    });
+    for entry in entries {
+        let [direction, size] = case_cells(&entry.case);
+        let load = match entry.offered {
+            Offered::Fixed => format!("{direction} {size}"),
+            Offered::PdrPercent(percent) => format!("{direction} {size}, {percent} % of PDR"),
+        };
+        grid.row([
+            load,
+            entry.contender.name.clone(),
+            format!("{:.0}", entry.rate_pps as f64 / 1e3),
+            entry.p50_us.to_string(),
+            entry.p90_us.to_string(),
+            entry.p99_us.to_string(),
+            entry.p99_9_us.to_string(),
+            entry.max_us.to_string(),
+            format!("{:.1}", entry.jitter_us.median),
+            format!("{:.0}", entry.pdv_us.median),
+            format!("{:.2}", 100.0 * entry.loss_ratio.median),
+            entry.void.to_string(),
+        ]);
+    }
+    grid
+}
+
+fn scale(report: &Report) -> Grid {
+    let columns = ["what", "count", "who", "flood kpps", "against least", "RSS MiB", "configured in s"];
+    let mut grid = Grid::new("Scaling", &columns);
+    for point in &report.scale {
+        let ScalePoint { contender, axis, count, case, flood_pps, resident_mib, configure_seconds } = point;
+        let least = report
+            .scale
+            .iter()
+            .filter(|other| other.contender == *contender && other.axis == *axis)
+            .min_by_key(|other| other.count)
+            .map_or(flood_pps.median, |least| least.flood_pps.median);
+        let what = match axis {
+            Axis::Clients => "clients",
+            Axis::Peers => "peers",
+            Axis::Prefixes => "prefixes",
+        };
+        let [direction, size] = case_cells(case);
+        grid.row([
+            format!("{what}, {direction} {size}"),
+            count.to_string(),
+            contender.name.clone(),
+            format!("{:.0}", flood_pps.scaled(1e-3)),
+            format!("{:.2}x", flood_pps.median / least),
+            format!("{resident_mib:.0}"),
+            format!("{configure_seconds:.1}"),
+        ]);
+    }
+    grid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Machine, Spread, tests};
+    use super::*;
+
+    #[test]
+    fn an_empty_report_has_no_tables() {
+        assert_eq!(grids(&Report::new(Machine::sample(), "", true, 1)), []);
+    }
+
+    #[test]
+    fn every_row_has_a_cell_per_column() {
+        let grids = grids(&tests::report());
+        let titles: Vec<_> = grids.iter().map(|grid| grid.title.split(' ').next().unwrap()).collect();
+        assert_eq!(titles, ["Goals", "Throughput", "One-way", "Scaling"]);
+        for grid in grids {
+            assert!(grid.rows.iter().all(|row| row.len() == grid.columns.len()), "{grid:?}");
+        }
+    }
+
+    #[test]
+    fn throughput_is_shown_against_the_best_peer() {
+        let grid = throughput(&tests::report());
+        let row = grid.rows.iter().find(|row| row[0] == "encrypt" && row[2] == "wgx").unwrap();
+        assert_eq!(row[1..], ["1228 B", "wgx", "400", "360", "320", "2.00x"]);
+    }
+
+    #[test]
+    fn a_rate_the_generator_bounds_is_marked() {
+        let mut report = tests::report();
+        assert_eq!(ceilings_note(&report), None);
+        let limited = Rate { pps: Spread::exactly(1e6), end: End::Generator };
+        report.throughput[0].ndr = Some(limited);
+        assert_eq!(rate(Some(limited)), "≥ 1000");
+        assert!(ceilings_note(&report).is_some());
+    }
+}

@@ -1,0 +1,152 @@
+//! A test stand: one candidate between clients and server, in a laboratory of its own, with a load generator.
+//!
+//! All stands look the same from outside: the same addresses, interfaces and packets. Those that are not measured
+//! just now are idle, and cost nothing.
+
+use std::{fs, time::Instant};
+
+use ::tests::{
+    Gateway, Implementation, Io, Lab, Process, Straight,
+    gateway::wait_for_tunnel,
+    site::{DOWNLINK, UPLINK},
+};
+use anyhow::{Context as _, Result, anyhow};
+use bench::{
+    load::{KeySeed, Load, Outcome, Trial},
+    report::Contender,
+    search::Tester,
+};
+
+use super::candidate::{Candidate, GATEWAY_CPU, LOAD_CPU, pinned, steer_receive};
+use crate::command::{command, target_dir};
+
+/// What differs between stands of the same candidate.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Clients with a session each.
+    pub clients: u32,
+    /// Peers the gateway is configured with; the clients are the first of them.
+    pub peers: u32,
+    /// Prefixes the first peer is allowed.
+    pub prefixes: u32,
+}
+
+impl Size {
+    /// As many peers as clients.
+    pub fn clients(clients: u32) -> Self {
+        Self { clients, peers: clients, prefixes: 1 }
+    }
+}
+
+/// A candidate that is up, with sessions.
+pub struct Stand {
+    /// Who it is.
+    pub contender: Contender,
+    /// Seconds from an empty gateway to a configured one.
+    pub configure_seconds: f64,
+    // In the order they have to end.
+    load: Load,
+    process: Option<Process>,
+    lab: Lab,
+}
+
+impl Stand {
+    /// Builds the namespaces, starts the candidate and does the handshakes.
+    pub fn build(candidate: Candidate, size: Size) -> Result<Self> {
+        let mut lab = Lab::new()?;
+        Self::build_in(&mut lab, candidate, size)
+            .map_err(|error| anyhow!("{error:#}\n{}", lab.tails()))
+            .with_context(|| format!("{} does not come up", candidate.contender().name))
+            .map(|(load, process, configure_seconds)| Self {
+                contender: candidate.contender(),
+                configure_seconds,
+                load,
+                process,
+                lab,
+            })
+    }
+
+    fn build_in(lab: &mut Lab, candidate: Candidate, size: Size) -> Result<(Load, Option<Process>, f64)> {
+        let straight = Straight::build(lab)?;
+        let seed = KeySeed::random()?;
+        let implementation = match candidate {
+            Candidate::Wgx(io) => Implementation::Wgx(io),
+            // Only its name, keys and peers are used.
+            _ => Implementation::WireguardGo,
+        };
+        let mut gateway = straight.gateway(lab, implementation, &seed, size.peers)?;
+        add_prefixes(&mut gateway, size.prefixes);
+        gateway.use_program(target_dir().join("release/wgx"));
+        if candidate == Candidate::Wgx(Io::AfXdp) {
+            gateway.options = vec!["--cores".to_owned(), GATEWAY_CPU.to_string()];
+        }
+        let mut configure_seconds = 0.0;
+        let process = if let Some(mut command) = candidate.command(&gateway)? {
+            let mut process = lab.spawn("gateway", &mut command)?;
+            wait_for_tunnel(&mut process, &gateway.namespace, &gateway.interface)?;
+            let start = Instant::now();
+            gateway.configure(lab)?;
+            straight.route(&gateway)?;
+            configure_seconds = start.elapsed().as_secs_f64();
+            Some(process)
+        } else if candidate == Candidate::Forward {
+            Some(straight.forward(lab, &target_dir().join("release/wgx-forward"), Some(GATEWAY_CPU))?)
+        } else {
+            steer_receive(&straight.gateway, &[UPLINK, DOWNLINK])?;
+            None
+        };
+        let tunnel = candidate.has_tunnel().then(|| straight.tunnel(&gateway.keys.public, &seed));
+        let setup = straight.setup(size.clients, tunnel)?;
+        let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
+        generator.args(["--core", &LOAD_CPU.to_string()]);
+        let load = Load::start(&mut pinned(&generator, LOAD_CPU), &setup)?;
+        Ok((load, process, configure_seconds))
+    }
+
+    /// Resident memory of the candidate's process in MiB; 0 where it has none.
+    pub fn resident_mib(&self) -> Result<f64> {
+        let Some(process) = &self.process else { return Ok(0.0) };
+        let path = format!("/proc/{}/status", process.pid());
+        let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
+        resident_mib(&text).with_context(|| format!("{path} names no VmRSS"))
+    }
+}
+
+impl Tester for Stand {
+    fn trial(&mut self, trial: &Trial) -> Result<Outcome> {
+        if let Some(process) = &mut self.process {
+            process.check_running()?;
+        }
+        self.load
+            .trial(trial)
+            .map_err(|error| anyhow!("{error:#}\n{}", self.lab.tails()))
+            .with_context(|| format!("{}: a trial failed", self.contender.name))
+    }
+}
+
+/// Prefixes of 24 bits that nobody uses.
+fn add_prefixes(gateway: &mut Gateway, count: u32) {
+    let Some(peer) = gateway.peers.first_mut() else { return };
+    let first = u32::from_be_bytes([11, 0, 0, 0]);
+    let more = (1..count).map(|index| format!("{}/24", std::net::Ipv4Addr::from(first + (index << 8))));
+    peer.allowed_ips.extend(more);
+}
+
+fn resident_mib(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_from_its_line() {
+        assert_eq!(resident_mib("VmSize:\t 9 kB\nVmRSS:\t    2048 kB\n"), Some(2.0));
+        assert_eq!(resident_mib("Name: x\n"), None);
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        assert!(resident_mib(&own).unwrap() > 0.5);
+    }
+}
