@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn all_compute_the_same_and_what_does_not_is_no_measurement() {
-        let load = Load::new(load::mix(), 3);
+        let load = Load::new(&load::mix(), 3);
         let mut frames = Frames::new();
         let ours = Aead::names().map(|name| Aead::by_name(name).expect("it passes its self-test"));
         let mut all: Vec<Box<dyn Implementation>> =

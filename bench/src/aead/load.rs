@@ -44,7 +44,7 @@ pub struct Load {
 
 impl Load {
     /// With so many distinct keys.
-    pub fn new(lens: Lens, key_count: usize) -> Self {
+    pub fn new(lens: &Lens, key_count: usize) -> Self {
         let keys: Vec<[u8; 32]> =
             (0..key_count).map(|index| std::array::from_fn(|at| (index * 41 + at * 7 + 1) as u8)).collect();
         let text = |(index, len): (usize, &usize)| (0..*len).map(|at| (at * 13 + index) as u8).collect();
@@ -58,7 +58,7 @@ impl Load {
             sealed
         });
         let sealed = sealed.collect();
-        Self { lens, keys, texts, sealed }
+        Self { lens: *lens, keys, texts, sealed }
     }
 }
 

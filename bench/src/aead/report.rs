@@ -85,7 +85,7 @@ struct Run<'a> {
 pub fn measure(ipsec_mb: Option<&Path>, round_count: usize) -> Result<Measurements> {
     let mut run = Run { ipsec_mb, round_count, frames: Frames::new(), cells: Vec::new() };
     for (name, lens) in loads() {
-        run.sizes(&name, lens)?;
+        run.sizes(&name, &lens)?;
     }
     for size in SOME_SIZES {
         run.batches(size)?;
@@ -122,7 +122,7 @@ impl Run<'_> {
     }
 
     /// Everyone, with as many packets and keys as there are.
-    fn sizes(&mut self, name: &str, lens: Lens) -> Result<()> {
+    fn sizes(&mut self, name: &str, lens: &Lens) -> Result<()> {
         let load = Load::new(lens, PACKET_COUNT);
         let mut entrants: Vec<Entrant<'_>> =
             backends()?.into_iter().map(|aead| ours(aead, &load, PACKET_COUNT)).collect();
@@ -135,7 +135,7 @@ impl Run<'_> {
 
     /// From which number of packets on our fastest backend pays.
     fn batches(&mut self, size: usize) -> Result<()> {
-        let load = Load::new(load::equal(size), PACKET_COUNT);
+        let load = Load::new(&load::equal(size), PACKET_COUNT);
         let fastest = Aead::detect();
         let mut entrants: Vec<Entrant<'_>> =
             BATCH_LENS.map(|batch_len| ours(fastest, &load, batch_len)).into_iter().collect();
@@ -146,7 +146,7 @@ impl Run<'_> {
 
     /// What distinct keys cost.
     fn keys(&mut self, size: usize) -> Result<()> {
-        let [one, many] = [1, PACKET_COUNT].map(|key_count| Load::new(load::equal(size), key_count));
+        let [one, many] = [1, PACKET_COUNT].map(|key_count| Load::new(&load::equal(size), key_count));
         let fastest = Aead::detect();
         let mut entrants = vec![ours(fastest, &one, PACKET_COUNT), ours(fastest, &many, PACKET_COUNT)];
         for load in [&one, &many] {

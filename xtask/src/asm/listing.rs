@@ -80,7 +80,7 @@ fn relocation(line: &str) -> Option<(u64, u64)> {
 }
 
 impl Instruction {
-    /// `   42f0d:	vzeroupper`
+    /// `   42f0d: vzeroupper`
     fn parse(line: &str) -> Option<Self> {
         let (address, text) = line.trim_start().split_once(':')?;
         let address = u64::from_str_radix(address, 16).ok()?;

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bench::aead::{Cell, Direction, Measurements, goals};
+use bench::aead::{Cell, Direction, Figure, Measurements, goals};
 
 use crate::{
     asm,
@@ -70,7 +70,8 @@ fn ipsec_mb(program: &PathBuf) -> Result<&PathBuf> {
 fn print(measurements: &Measurements) {
     println!("\nns per packet on {}; {} is ours", measurements.processor, measurements.ours);
     for direction in Direction::ALL {
-        print!("{}", sizes(measurements, direction));
+        print!("{}", sizes(measurements, direction, "best, times as fast as ring", best));
+        print!("{}", sizes(measurements, direction, "median (quartiles)", usual));
         print!("{}", batches(measurements, direction));
     }
     print!("{}", keys(measurements));
@@ -101,33 +102,36 @@ fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     })
 }
 
-/// `best (median, lower..upper quartile) times as fast as ring`.
-fn sizes(measurements: &Measurements, direction: Direction) -> Table {
+/// A figure as a cell of a table, beside ring's.
+type Shown = fn(Figure, Figure) -> String;
+
+/// Everyone by sizes: the best with how many times ring's that is, or what is usual.
+fn sizes(measurements: &Measurements, direction: Direction, what: &str, shown: Shown) -> Table {
     let cells: Vec<&Cell> = cells(measurements, "sizes", direction).collect();
     let loads = distinct(cells.iter().map(|cell| cell.load.as_str()));
-    let title =
-        format!("{}: best, (median, quartiles), times ring's best; batches of 64, 64 keys", direction.verb());
     let columns: Vec<&str> = [""].into_iter().chain(loads.iter().copied()).collect();
+    let title = format!("{}: {what}; batches of 64 with 64 keys", direction.verb());
     let mut table = Table::new(&title, &columns);
-    let best = |name: &str, load: &str| {
+    let figure = |name: &str, load: &str| {
         let cell = cells.iter().find(|cell| cell.implementation == name && cell.load == load);
         cell.map(|cell| cell.figure)
     };
     for name in distinct(cells.iter().map(|cell| cell.implementation.as_str())) {
-        let row = loads.iter().map(|load| match (best(name, load), best("ring", load)) {
-            (Some(own), Some(ring)) => format!(
-                "{:.0} ({:.0}, {:.0}..{:.0}) {:.2}x",
-                own.best,
-                own.median,
-                own.lower_quartile,
-                own.upper_quartile,
-                ring.best / own.best
-            ),
+        let row = loads.iter().map(|load| match (figure(name, load), figure("ring", load)) {
+            (Some(own), Some(ring)) => shown(own, ring),
             _ => "-".to_owned(),
         });
         table.row([name.to_owned()].into_iter().chain(row));
     }
     table
+}
+
+fn best(own: Figure, ring: Figure) -> String {
+    format!("{:.0} {:.2}x", own.best, ring.best / own.best)
+}
+
+fn usual(own: Figure, _: Figure) -> String {
+    format!("{:.0} ({:.0}..{:.0})", own.median, own.lower_quartile, own.upper_quartile)
 }
 
 /// From how many packets at a time on our backend pays.
