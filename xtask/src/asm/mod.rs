@@ -108,12 +108,15 @@ mod tests {
     /// A listing in which the first kernel has these instructions and all others are flawless.
     fn with_kernel(body: &str) -> Vec<String> {
         let good = "   1: vpaddd %zmm0,%zmm0,%zmm0\n   2: ret\n";
-        let mut code = String::new();
-        for (index, kernel) in KERNELS.iter().enumerate() {
-            let body = if index == 0 { body } else { good };
-            code += &format!("000000000000000{index} <{MODULE}{kernel}>:\n{body}\n");
-        }
-        complaints(&Listing::parse(&code, ""))
+        let code: Vec<String> = KERNELS
+            .iter()
+            .enumerate()
+            .map(|(index, kernel)| {
+                let body = if index == 0 { body } else { good };
+                format!("000000000000000{index} <{MODULE}{kernel}>:\n{body}\n")
+            })
+            .collect();
+        complaints(&Listing::parse(&code.concat(), ""))
     }
 
     #[test]
