@@ -27,7 +27,7 @@ pub fn ceilings_note(report: &Report) -> Option<&'static str> {
         report.throughput.iter().flat_map(|entry| [entry.ndr, entry.pdr]).flatten().map(|rate| rate.end);
     ends.into_iter()
         .any(|end| matches!(end, End::Generator | End::Unfinished))
-        .then_some("≥: the generator, not the gateway, was the limit; ~: the search was cut short")
+        .then_some("≥: beyond this rate the generator itself was late, which may be its limit or the machine's other load; ~: the search was cut short")
 }
 
 fn direction_name(direction: Direction) -> &'static str {
@@ -50,7 +50,10 @@ fn goals_grid(report: &Report) -> Grid {
     if goals.iter().all(|goal| goal.ratio.is_none()) {
         return grid;
     }
-    for Goal { what, must, stretch, ratio, verdict, detail } in goals {
+    // One benchmark alone says nothing of the goals of others.
+    let is_whole = !(report.throughput.is_empty() || report.latency.is_empty() || report.scale.is_empty());
+    for goal in goals.into_iter().filter(|goal| is_whole || goal.ratio.is_some()) {
+        let Goal { what, must, stretch, ratio, verdict, detail } = goal;
         let measured = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x"));
         grid.row([what, must, stretch, measured, verdict.name().to_owned(), detail]);
     }
@@ -182,6 +185,14 @@ mod tests {
     #[test]
     fn an_empty_report_has_no_tables() {
         assert_eq!(grids(&Report::new(Machine::sample(), "", true, 1)), []);
+    }
+
+    #[test]
+    fn goals_of_other_benchmarks_are_left_out() {
+        let mut report = tests::report();
+        assert_eq!(goals_grid(&report).rows.len(), 8);
+        report.throughput.clear();
+        assert_eq!(goals_grid(&report).rows.len(), 3);
     }
 
     #[test]

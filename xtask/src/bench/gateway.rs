@@ -14,7 +14,7 @@ use bench::{
 
 use super::{
     session::{self, Session, trial_of},
-    stand::Stand,
+    stand::{Stand, take_down},
 };
 
 /// The quick form ends about here.
@@ -57,7 +57,7 @@ pub fn run(args: &session::Args) -> Result<()> {
         session.console.say("case", &text.to_lowercase());
         measure(&mut session, &mut stands, need)?;
     }
-    drop(stands);
+    take_down(stands);
     session.finish()
 }
 

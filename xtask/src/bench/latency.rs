@@ -12,7 +12,7 @@ use bench::{
 
 use super::{
     session::{self, Session, left, trial_of},
-    stand::Stand,
+    stand::{Stand, take_down},
 };
 
 /// The quick form ends about here.
@@ -34,7 +34,7 @@ pub fn run(args: &session::Args) -> Result<()> {
         measure(&mut session, &mut stands, &decrypt(size), Offered::Fixed, &rates)?;
     }
     shares(&mut session, &mut stands)?;
-    drop(stands);
+    take_down(stands);
     session.finish()
 }
 

@@ -82,7 +82,7 @@ impl Stand {
         }
         let mut configure_seconds = 0.0;
         let process = if let Some(mut command) = candidate.command(&gateway)? {
-            let mut process = lab.spawn("gateway", &mut command)?;
+            let mut process = lab.spawn(&candidate.contender().name, &mut command)?;
             wait_for_tunnel(&mut process, &gateway.namespace, &gateway.interface)?;
             let start = Instant::now();
             gateway.configure(lab)?;
@@ -110,6 +110,15 @@ impl Stand {
         let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
         resident_mib(&text).with_context(|| format!("{path} names no VmRSS"))
     }
+}
+
+/// Ends all of them at once: some take seconds to go.
+pub fn take_down(stands: Vec<Stand>) {
+    std::thread::scope(|scope| {
+        for stand in stands {
+            scope.spawn(move || drop(stand));
+        }
+    });
 }
 
 impl Tester for Stand {
