@@ -85,20 +85,23 @@ impl IndexPermutation {
     /// The slots of many indices at once: replaces each of `indices` by [`IndexSlot::slot`]. The steps of one index
     /// depend on each other, those of many fill the lanes of a vector.
     pub fn slots_of(&self, indices: &mut [u32]) {
+        if let [index] = indices {
+            *index = self.slot_of(*index).slot;
+            return;
+        }
         for lanes in indices.chunks_mut(LANES) {
-            let mut high = [0u16; LANES];
-            let mut low = [0u16; LANES];
-            for ((index, high), low) in lanes.iter().zip(&mut high).zip(&mut low) {
-                (*high, *low) = ((index >> 16) as u16, *index as u16);
+            let (mut high, mut low) = ([0u16; LANES], [0u16; LANES]);
+            for (lane, index) in lanes.iter().enumerate() {
+                (high[lane], low[lane]) = ((index >> 16) as u16, *index as u16);
             }
-            for round_key in self.round_keys.into_iter().rev() {
-                for (high, low) in high.iter_mut().zip(&mut low) {
-                    *low = (*low ^ *high).rotate_right(2);
-                    *high = (*high ^ round_key).wrapping_sub(*low).rotate_left(7);
-                }
+            for round_key in self.round_keys.iter().rev() {
+                low = std::array::from_fn(|lane| (low[lane] ^ high[lane]).rotate_right(2));
+                high = std::array::from_fn(|lane| {
+                    (high[lane] ^ round_key).wrapping_sub(low[lane]).rotate_left(7)
+                });
             }
-            for ((index, high), low) in lanes.iter_mut().zip(high).zip(low) {
-                *index = ((u32::from(high) << 16) | u32::from(low)) & (SLOT_COUNT_MAX as u32 - 1);
+            for (lane, index) in lanes.iter_mut().enumerate() {
+                *index = ((u32::from(high[lane]) << 16) | u32::from(low[lane])) & (SLOT_COUNT_MAX as u32 - 1);
             }
         }
     }

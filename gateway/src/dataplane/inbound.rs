@@ -64,7 +64,7 @@ impl Engine {
             batch.refuse_unknown(now);
             self.open(pool, &mut batch);
             self.accept(&mut batch, now);
-            self.deliver(pool, &tables, batch);
+            self.deliver(pool, &tables, &mut batch);
         }
     }
 
@@ -108,7 +108,7 @@ impl Engine {
             opened.push(message);
         }
         self.aead.open(&mut packets, &mut self.authentic);
-        for (message, is_authentic) in opened.into_iter().zip(&self.authentic) {
+        for (message, is_authentic) in opened.iter_mut().zip(&self.authentic) {
             if !is_authentic {
                 message.refused = Some(Verdict::DropNotAuthentic);
             }
@@ -213,9 +213,9 @@ impl Engine {
     }
 
     /// Inner checks, then on to where the packet goes.
-    fn deliver(&mut self, pool: &mut FramePool, tables: &Tables, batch: Batch<'_>) {
-        let mut messages = batch.frames.into_iter().zip(batch.messages);
-        for run in batch.runs {
+    fn deliver(&mut self, pool: &mut FramePool, tables: &Tables, batch: &mut Batch<'_>) {
+        let mut messages = batch.frames.drain(..).zip(batch.messages.drain(..));
+        for run in batch.runs.drain(..) {
             for (frame, message) in messages.by_ref().take(run.len) {
                 match (message.refused, run.entry) {
                     (None, Some(entry)) => {

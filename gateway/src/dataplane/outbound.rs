@@ -66,7 +66,7 @@ struct Outgoing {
 struct Run<'t> {
     session: &'t SealingSession,
     peer: &'t PeerEntry,
-    path: Path,
+    path: &'t Path,
     len: usize,
 }
 
@@ -84,13 +84,14 @@ impl Engine {
             for frame in packets.drain(..packets.len().min(BATCH_MAX)) {
                 self.match_peer(pool, &routing, &mut routed, frame, now);
             }
-            let ways = routed.ways();
+            let mut ways = Ways::new();
+            routed.ask_ways(&mut ways);
             // Loaded after the sessions' indices were read, so that it has these sessions.
             let tables = self.shared.tables.load();
             let mut sealing = Sealing::default();
-            self.reserve(pool, &tables, routed, ways, &mut sealing, now);
+            self.reserve(pool, &tables, &mut routed, &ways, &mut sealing, now);
             self.seal(pool, &mut sealing);
-            self.emit(pool, sealing, now);
+            self.emit(pool, &mut sealing, now);
         }
     }
 
@@ -122,19 +123,19 @@ impl Engine {
     }
 
     /// Takes the nonces of each run at once. A run without a session that may send is staged.
-    fn reserve<'t>(
+    fn reserve<'t, 'r: 't>(
         &mut self,
         pool: &mut FramePool,
         tables: &'t Tables,
-        routed: Routed<'t>,
-        ways: Ways,
+        routed: &mut Routed<'r>,
+        ways: &'t Ways,
         sealing: &mut Sealing<'t>,
         now: Time,
     ) {
-        let sessions = sessions_of(tables, &routed, &ways);
-        let mut packets = routed.packets.into_iter();
+        let sessions = sessions_of(tables, routed, ways);
+        let mut packets = routed.packets.drain(..);
         for ((Destined { peer, len }, Way { path, .. }), session) in
-            routed.to.into_iter().zip(ways).zip(sessions)
+            routed.to.drain(..).zip(ways).zip(&sessions)
         {
             let run = packets.by_ref().take(len);
             let Some(path) = path else {
@@ -142,7 +143,7 @@ impl Engine {
                 continue;
             };
             let first = session.and_then(|sending| sending.session.reserve(len as u32, now));
-            let (Some(session), Some(first)) = (session, first) else {
+            let (&Some(session), Some(first)) = (session, first) else {
                 run.for_each(|packet| self.stage(pool, peer, packet.frame));
                 continue;
             };
@@ -211,13 +212,13 @@ impl Engine {
     }
 
     /// Prepends the outer headers and queues each run at its way out.
-    fn emit(&mut self, pool: &mut FramePool, sealing: Sealing<'_>, now: Time) {
-        let mut sealed = sealing.frames.into_iter().zip(sealing.outgoing);
-        for Run { session, peer, path, len } in sealing.runs {
+    fn emit(&mut self, pool: &mut FramePool, sealing: &mut Sealing<'_>, now: Time) {
+        let mut sealed = sealing.frames.drain(..).zip(sealing.outgoing.drain(..));
+        for Run { session, peer, path, len } in sealing.runs.drain(..) {
             let mut bytes = 0;
             for (frame, message) in sealed.by_ref().take(len) {
                 bytes += frame.len() as u64;
-                self.emit_message(pool, &path, frame, &message);
+                self.emit_message(pool, path, frame, &message);
             }
             if bytes > 0 {
                 self.mark_sent(session, peer, bytes, now);
@@ -254,11 +255,10 @@ type Ways = ArrayVec<Way, BATCH_MAX>;
 
 impl Routed<'_> {
     /// Reads what the peers say of themselves: one after the other, so that none is waited for alone.
-    fn ways(&self) -> Ways {
-        self.to
-            .iter()
-            .map(|destined| Way { path: destined.peer.path(), current: destined.peer.current() })
-            .collect()
+    fn ask_ways(&self, ways: &mut Ways) {
+        for Destined { peer, .. } in &self.to {
+            ways.push(Way { path: peer.path(), current: peer.current() });
+        }
     }
 }
 
