@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Command};
 
 use ::tests::{Gateway, Io, Namespace, peer::Program, program};
 use anyhow::{Context as _, Result};
-use bench::report::{Contender, Kind};
+use bench::report::{AF_XDP_FORWARD, Contender, Kind};
 
 /// Everything of the gateway under test runs on this processor; the load generator has the other.
 pub const GATEWAY_CPU: u32 = 0;
@@ -52,7 +52,7 @@ impl Candidate {
             Self::Wgx(Io::Udp) => ("wgx-udp", Kind::Ours),
             Self::Wgx(_) => ("wgx", Kind::Ours),
             Self::Peer(program) => (program.name(), Kind::Peer),
-            Self::Forward => ("af-xdp-forward", Kind::Ceiling),
+            Self::Forward => (AF_XDP_FORWARD, Kind::Ceiling),
             Self::Kernel => ("kernel-forward", Kind::Ceiling),
         };
         Contender { name: name.to_owned(), kind }

@@ -1,7 +1,7 @@
 //! A test stand: one candidate between clients and server, in a laboratory of its own, with a load generator.
 //!
-//! All stands look the same from outside: the same addresses, interfaces and packets. Those that are not measured
-//! just now are idle, and cost nothing.
+//! All stands look the same from outside: the same addresses, interfaces and packets. The programs of those that are not
+//! measured just now are stopped: some poll without pause, and would take half of the processor from the others.
 
 use std::{fs, time::Instant};
 
@@ -16,6 +16,7 @@ use bench::{
     report::Contender,
     search::Tester,
 };
+use rustix::process::Signal;
 
 use super::candidate::{Candidate, GATEWAY_CPU, LOAD_CPU, pinned, steer_receive};
 use crate::command::{command, target_dir};
@@ -57,13 +58,17 @@ impl Stand {
         Self::build_in(&mut lab, candidate, size)
             .map_err(|error| anyhow!("{error:#}\n{}", lab.tails()))
             .with_context(|| format!("{} does not come up", candidate.contender().name))
-            .map(|(load, process, configure_seconds)| Self {
-                contender: candidate.contender(),
-                configure_seconds,
-                load,
-                process,
-                lab,
+            .and_then(|(load, process, configure_seconds)| {
+                let contender = candidate.contender();
+                let mut stand = Self { contender, configure_seconds, load, process, lab };
+                stand.signal(Signal::STOP)?;
+                Ok(stand)
             })
+    }
+
+    /// To the candidate's program, where it has one.
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), |process| process.signal(signal))
     }
 
     fn build_in(lab: &mut Lab, candidate: Candidate, size: Size) -> Result<(Load, Option<Process>, f64)> {
@@ -126,10 +131,19 @@ impl Tester for Stand {
         if let Some(process) = &mut self.process {
             process.check_running()?;
         }
-        self.load
-            .trial(trial)
+        self.signal(Signal::CONT)?;
+        let outcome = self.load.trial(trial);
+        self.signal(Signal::STOP)?;
+        outcome
             .map_err(|error| anyhow!("{error:#}\n{}", self.lab.tails()))
             .with_context(|| format!("{}: a trial failed", self.contender.name))
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        // A stopped program does not end when it is told to. One that has ended already needs nothing.
+        let _ = self.signal(Signal::CONT);
     }
 }
 
