@@ -24,12 +24,14 @@ use crate::command::{cargo, root, shown, target_dir};
 /// How many run at the same time.
 const AT_ONCE: usize = 3;
 /// What measures load or rates, or allows no loss at a rate: with nothing beside it.
-const ALONE: [&str; 4] = ["netns_fast_path", "netns_scale", "netns_traffic", "netns_uapi_traffic"];
+const ALONE: [&str; 5] =
+    ["netns_fast_path", "netns_load", "netns_scale", "netns_traffic", "netns_uapi_traffic"];
 /// The longest, in this order before the others, so that none of them is left over at the end.
-const FIRST: [&str; 6] = [
+const FIRST: [&str; 7] = [
     "netns_interop",
     "conformance",
     "interop_kernel",
+    "interop_renewal",
     "netns_kernel_selftest_routing",
     "netns_kernel_selftest_roaming",
     "netns_kernel_selftest_lifecycle",
