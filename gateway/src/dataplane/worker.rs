@@ -15,6 +15,10 @@ use super::engine::{BATCH_MAX, Engine};
 use crate::clock::Clock;
 use crate::io::{Datagram, DatagramPort, Frame, FramePool, LinkPort, TunnelPort, UnreachablePort};
 
+/// How long a link worker looks for packets before it blocks: longer than the gap between two packets of a
+/// busy queue, short against a scheduler tick.
+const IDLE_SPIN: Duration = Duration::from_micros(20);
+
 /// The longest block: frames that complete while nothing arrives are taken back at this pace.
 const IDLE_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
@@ -100,16 +104,23 @@ impl Worker {
         }
     }
 
-    /// Runs until `stop`. With `busy_poll` it never blocks and never yields its core: for a core of its own. On one
-    /// that it shares, a thread that blocks whenever there is nothing to do gets the core as soon as there is, while one
-    /// that looks for more is made to wait for others (docs/src/performance.md).
+    /// Runs until `stop`. With `busy_poll` it never blocks and never yields its core.
     pub fn run(&mut self, stop: &Stop, clock: Clock, busy_poll: bool) {
+        let mut idle_since = None;
         while !stop.is_stopped() {
-            let received = self.turn(clock.monotonic());
-            match (received, busy_poll) {
-                (1.., _) => {}
-                (0, true) => std::hint::spin_loop(),
-                (0, false) => self.wait(stop),
+            let now = clock.monotonic();
+            if self.turn(now) > 0 {
+                idle_since = None;
+                continue;
+            }
+            if busy_poll {
+                std::hint::spin_loop();
+                continue;
+            }
+            let since = *idle_since.get_or_insert(now);
+            if self.ports.receives_from_kernel || now.saturating_since(since) >= IDLE_SPIN {
+                self.wait(stop);
+                idle_since = None;
             }
         }
     }

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{docs, session};
 use crate::{
-    command::{run, shown, target_dir},
+    command::{root, run, shown, target_dir},
     demo::console::Console,
 };
 
@@ -114,7 +114,8 @@ fn keep_output(command: &mut Command, name: &str) -> Result<()> {
         writeln!(std::io::stdout(), "{line}")?;
         // Progress has a time before it; the book gets the tables.
         if !is_progress(&line) {
-            kept.push_str(&line);
+            // Nor does where this machine keeps the sources belong in it.
+            kept.push_str(&line.replace(&format!("{}/", root().display()), ""));
             kept.push('\n');
         }
     }
