@@ -141,7 +141,7 @@ fn=gateway::dataplane::worker::Worker::turn
 10 100
 fi=/rustc/59807616/library/core/src/num/uint_macros.rs
 20 7
-fi=/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/arc-swap-1.9.3/src/lib.rs
+fi=/home/me/.cargo/registry/src/mirror/arc-swap-1.9.3/src/lib.rs
 21 5
 fi=/home/me/wgx/aead/src/backend/mod.rs
 22 3
