@@ -9,7 +9,7 @@ use tests::{
     iperf::{self, Direction},
     on_both_rungs, ping,
     site::{Family, GATEWAY_HOST, SERVER_HOST, inner, outer, server_side},
-    traffic,
+    traffic, wait_until,
 };
 
 on_both_rungs! {
@@ -67,13 +67,19 @@ fn vpp_fib_tracking_follows_a_neighbour_and_a_route_that_change(lab: &mut Lab, i
     }
     let before = forwarded(&world)?;
     gateway.namespace.ip(&format!("route add {}/32 via {}", outer(11).v4, outer(12).v4))?;
-    ping::wait_for_reply(&world.site.server, client.inner.v4.into(), SETTLE)?;
+    // Until the gateway has heard of it, pings are answered by the old way.
+    wait_until("pings take the new route", SETTLE, || {
+        Ok(ping::once(&world.site.server, client.inner.v4.into())? && forwarded(&world)? > before)
+    })?;
+    let before = forwarded(&world)?;
     ping::all_answered(&world.site.server, client.inner.v4.into(), 20)?;
     ensure!(forwarded(&world)? >= before + 20, "not sent by the new route");
     // No route at all, and back.
     gateway.namespace.ip(&format!("route replace unreachable {}/32 metric 0", outer(11).v4))?;
     gateway.namespace.ip(&format!("route del {}/32 via {}", outer(11).v4, outer(12).v4)).ok();
-    ensure!(!ping::once(&world.site.server, client.inner.v4.into())?, "sent without a route");
+    wait_until("nothing is sent without a route", SETTLE, || {
+        Ok(!ping::once(&world.site.server, client.inner.v4.into())?)
+    })?;
     gateway.namespace.ip(&format!("route del unreachable {}/32", outer(11).v4))?;
     ping::wait_for_reply(&world.site.server, client.inner.v4.into(), SETTLE)?;
     ping::all_answered(&world.site.server, client.inner.v6.into(), 10)

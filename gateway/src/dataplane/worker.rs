@@ -19,6 +19,14 @@ use crate::io::{Datagram, DatagramPort, Frame, FramePool, LinkPort, TunnelPort, 
 /// busy queue, short against a scheduler tick.
 const IDLE_SPIN: Duration = Duration::from_micros(20);
 
+/// How long a link worker stays awake before it blocks at the first moment without packets, spinning no more.
+///
+/// Whoever never sleeps is stopped by the scheduler at a tick, and for a whole tick (4 ms at 250 Hz) if something
+/// else is to run; whoever sleeps at a moment of its own is back within microseconds of the next packet, as a waking
+/// thread preempts. Measured at 50 kpps with a busy kernel thread beside it: the median stays, the 99th percentile
+/// falls from milliseconds to some tens of microseconds; 100 us are worse, 30 us cost the median.
+const STINT: Duration = Duration::from_micros(50);
+
 /// The longest block: frames that complete while nothing arrives are taken back at this pace.
 const IDLE_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
@@ -107,6 +115,7 @@ impl Worker {
     /// Runs until `stop`. With `busy_poll` it never blocks and never yields its core.
     pub fn run(&mut self, stop: &Stop, clock: Clock, busy_poll: bool) {
         let mut idle_since = None;
+        let mut awake_since = clock.monotonic();
         while !stop.is_stopped() {
             let now = clock.monotonic();
             if self.turn(now) > 0 {
@@ -118,9 +127,13 @@ impl Worker {
                 continue;
             }
             let since = *idle_since.get_or_insert(now);
-            if self.ports.receives_from_kernel || now.saturating_since(since) >= IDLE_SPIN {
+            if self.ports.receives_from_kernel
+                || now.saturating_since(since) >= IDLE_SPIN
+                || now.saturating_since(awake_since) >= STINT
+            {
                 self.wait(stop);
                 idle_since = None;
+                awake_since = clock.monotonic();
             }
         }
     }

@@ -108,7 +108,7 @@ pub fn run_all(skips: Skips) -> Result<()> {
         let arguments = ["--workspace", "--exclude", "tests", "--no-fail-fast", features, load_generator];
         tally.add(test(&log.path, &arguments)?)
     });
-    check("tests in network namespaces", &mut || programs::run(&log.path, &mut tally));
+    check("tests in network namespaces", &mut || programs::run(&log, &mut tally));
 
     conclude(&tally, &log, failures, skips)
 }

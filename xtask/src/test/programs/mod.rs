@@ -2,11 +2,13 @@
 //!
 //! A program runs its own tests one by one. Namespaces, interfaces and sockets of a laboratory carry the id of the
 //! process that made them, so two programs do not meet; and as most tests wait for timers of the protocol, two
-//! processors serve more than two of them.
+//! processors serve more than two of them. What they share is time: a test that failed beside others runs once more
+//! with nothing beside it, that run decides, and the closing report names it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
+    mem,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
@@ -18,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::results::Tally;
+use super::{log::Log, results::Tally};
 use crate::command::{cargo, root, shown, target_dir};
 
 /// How many run at the same time.
@@ -53,27 +55,40 @@ struct Outcome {
     output: String,
     tally: Tally,
     failed: Vec<String>,
+    /// The tests that failed beside others and passed alone.
+    unsteady: Vec<String>,
     /// Why it is a failure even if no test said so.
     broken: Option<String>,
     took: Duration,
 }
 
 /// Builds and runs all; each program's output is shown in one piece when it ends. Adds to `tally`.
-pub fn run(log: &Path, tally: &mut Tally) -> Result<()> {
+pub fn run(log: &Log, tally: &mut Tally) -> Result<()> {
     let output = target_dir().join("test-output");
     fs::create_dir_all(&output).with_context(|| format!("{} cannot be made", output.display()))?;
     let (alone, mut together): (Vec<_>, Vec<_>) =
-        build(log)?.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
+        build(&log.path)?.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
     let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
     together.sort_by_key(|program| place(&program.name));
 
-    let mut complaints = Vec::new();
-    for (programs, at_once) in [(together, AT_ONCE), (alone, 1)] {
-        for outcome in run_several(programs, at_once, &output, LIMIT) {
-            complaints.extend(outcome.complaints());
-            // What fails is among the complaints.
-            let _ = tally.add(outcome.tally);
+    let commands: BTreeMap<_, _> =
+        together.iter().map(|program| (program.name.clone(), copy(&program.command))).collect();
+    let mut outcomes = run_several(together, AT_ONCE, &output, LIMIT);
+    for outcome in &mut outcomes {
+        if let Some(command) = commands.get(&outcome.name) {
+            outcome.decide_alone(copy(command), &output, LIMIT);
         }
+    }
+    outcomes.extend(run_several(alone, 1, &output, LIMIT));
+
+    let mut complaints = Vec::new();
+    for outcome in outcomes {
+        complaints.extend(outcome.complaints());
+        for test in &outcome.unsteady {
+            log.note("unsteady", &format!("{}: {test}: failed beside others, passed alone", outcome.name))?;
+        }
+        // What fails is among the complaints.
+        let _ = tally.add(outcome.tally);
     }
     if !complaints.is_empty() {
         bail!("{}", complaints.join(", "));
@@ -166,7 +181,15 @@ impl Program {
             let odd = tally.cargo_failed && tally.failed == 0;
             odd.then(|| status.map_or_else(String::new, |status| format!("broke off ({status})")))
         });
-        Outcome { failed: failed(&output), name: self.name, output, tally, broken, took: start.elapsed() }
+        Outcome {
+            failed: failed(&output),
+            unsteady: Vec::new(),
+            name: self.name,
+            output,
+            tally,
+            broken,
+            took: start.elapsed(),
+        }
     }
 
     /// Runs it with its output in a file: a pipe would stay open as long as something that it started.
@@ -209,7 +232,35 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     }
 }
 
+/// The same command once more: [`Command`] is not `Clone`.
+fn copy(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.args(command.get_args());
+    copy.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        copy.current_dir(folder);
+    }
+    copy
+}
+
 impl Outcome {
+    /// Runs the tests that failed once more by `command`, with nothing beside them; what then fails has failed.
+    ///
+    /// A program that broke off or hung did so for reasons of its own, and stays as it is.
+    fn decide_alone(&mut self, mut command: Command, folder: &Path, limit: Duration) {
+        if self.failed.is_empty() || self.broken.is_some() {
+            return;
+        }
+        command.arg("--exact").args(&self.failed);
+        let name = format!("{} (alone)", self.name);
+        let alone = Program { name, command }.run(folder, limit);
+        alone.show();
+        let first = mem::take(&mut self.failed);
+        self.unsteady = first.into_iter().filter(|test| !alone.failed.contains(test)).collect();
+        self.tally = Tally { passed: self.tally.passed + alone.tally.passed, ..alone.tally };
+        (self.failed, self.broken) = (alone.failed, alone.broken);
+    }
+
     fn show(&self) {
         println!("\n--- {}: {:.0} s\n{}", self.name, self.took.as_secs_f32(), self.output.trim_end());
         for complaint in self.complaints() {

@@ -80,6 +80,45 @@ fn a_program_that_hangs_is_ended_and_named_and_the_next_one_runs() {
 }
 
 #[test]
+fn tests_that_failed_beside_others_are_decided_alone() {
+    let folder = Folder::new("alone");
+    let place = folder.0.display();
+    // As libtest does: all tests at first, later those named after `--exact`. `late` passes then, `bad` never.
+    let script = format!(
+        r#"[ "$1" = --exact ] || {{ printf '\nfailures:\n    bad\n    late\n\ntest result: FAILED. 3 passed; 2 failed\n'; exit 101; }}
+           echo "$@" > {place}/named
+           printf '\nfailures:\n    bad\n\ntest result: FAILED. 1 passed; 1 failed\n'; exit 101"#
+    );
+    let program = || {
+        let mut program = shell("program", &script);
+        program.command.arg("sh");
+        program
+    };
+    let mut outcomes = run_several(vec![program()], 1, &folder.0, LONG);
+    let outcome = &mut outcomes[0];
+    outcome.decide_alone(copy(&program().command), &folder.0, LONG);
+    assert_eq!(fs::read_to_string(folder.0.join("named")).unwrap(), "--exact bad late\n");
+    assert_eq!(outcome.unsteady, ["late"]);
+    assert_eq!(outcome.complaints(), ["program: bad"]);
+    assert_eq!(outcome.tally, Tally { passed: 4, failed: 1, cargo_failed: true, ..Tally::default() });
+}
+
+#[test]
+fn a_program_that_breaks_off_when_alone_is_a_failure() {
+    let folder = Folder::new("breaks");
+    let script = "[ $# = 0 ] || exit 3; printf '\nfailures:\n    a\n\ntest result: FAILED. 0 passed; 1 failed\n'; exit 101";
+    let program = || {
+        let mut program = shell("program", script);
+        program.command.arg("sh");
+        program
+    };
+    let mut outcomes = run_several(vec![program()], 1, &folder.0, LONG);
+    outcomes[0].decide_alone(copy(&program().command), &folder.0, LONG);
+    assert_eq!(outcomes[0].complaints(), ["program: broke off (exit status: 3)"]);
+    assert!(outcomes[0].tally.cargo_failed);
+}
+
+#[test]
 fn a_program_that_does_not_start_is_named() {
     let folder = Folder::new("start");
     let program = Program { name: "none".into(), command: Command::new("/wgx/no/such/program") };
