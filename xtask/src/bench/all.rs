@@ -42,7 +42,8 @@ pub struct Other {
 }
 
 /// Those there may be: of each, its options in the quick and the long form.
-pub const OTHERS: [Other; 3] = [
+pub const OTHERS: [Other; 4] = [
+    Other { name: "profile", title: "Where the time goes", quick: &["--quick"], full: &[] },
     Other { name: "aead", title: "The cipher", quick: &["--quick"], full: &[] },
     Other { name: "path", title: "Stages of the data path", quick: &["--quick"], full: &[] },
     Other {

@@ -10,6 +10,7 @@ mod latency;
 mod lookup;
 pub mod path;
 mod priority;
+mod profile;
 mod scale;
 mod session;
 mod stand;
@@ -34,6 +35,8 @@ pub enum Bench {
     Scale(session::Args),
     /// Latency of media while strangers send handshake initiations.
     Handshake(handshake::Args),
+    /// Where the time of a packet goes, and who keeps the gateway from running.
+    Profile(profile::Args),
     /// All of them, then the goals.
     All(all::Args),
     /// Put what the last runs found into the book.
@@ -61,6 +64,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Latency(args) => latency::run(args),
         Bench::Scale(args) => scale::run(args),
         Bench::Handshake(args) => handshake::run(args),
+        Bench::Profile(args) => profile::run(args),
         Bench::All(args) => all::run_all(args, &names()),
         Bench::Trial(args) => trial::run(args),
         Bench::Aead(_) | Bench::Path(_) | Bench::Lookup(_) | Bench::Docs => Ok(()),

@@ -108,6 +108,16 @@ impl Stand {
         Ok((load, process, configure_seconds))
     }
 
+    /// The candidate's process, where it has one.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// The load generator's process.
+    pub fn load_pid(&self) -> u32 {
+        self.load.pid()
+    }
+
     /// Resident memory of the candidate's process in MiB; 0 where it has none.
     pub fn resident_mib(&self) -> Result<f64> {
         let Some(process) = &self.process else { return Ok(0.0) };

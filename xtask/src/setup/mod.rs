@@ -32,6 +32,11 @@ pub fn install_ipsec_mb() -> Result<()> {
     install_missing(packages::IPSEC_MB)
 }
 
+/// Brings perf, which only `bench profile` uses.
+pub fn install_profiler() -> Result<()> {
+    install_missing(packages::PROFILER)
+}
+
 /// Installs what is missing of these packages and checks again.
 fn install_missing(packages: &[(&'static str, Probe)]) -> Result<()> {
     let missing = packages::missing(packages);

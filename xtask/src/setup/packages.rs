@@ -67,6 +67,9 @@ pub const GUEST: &[(&str, Probe)] = &[
 /// A competitor of our AEAD: `bench aead` does without where it is not to be had.
 pub const IPSEC_MB: &[(&str, Probe)] = &[("libipsec-mb-dev", File("/usr/include/intel-ipsec-mb.h"))];
 
+/// Samples stacks for `bench profile`.
+pub const PROFILER: &[(&str, Probe)] = &[("linux-perf", Program("perf"))];
+
 /// Packages whose contents are not there.
 pub fn missing(packages: &[(&'static str, Probe)]) -> Vec<&'static str> {
     packages
