@@ -33,6 +33,9 @@ fn turn(
             Direction::Seal => frames.fill_with_texts(load),
             Direction::Open => frames.fill_with_sealed(load),
         }
+        if load.is_far {
+            frames.move_away();
+        }
         let time = work(frames);
         if repetition > 0 {
             times.push(time);

@@ -1,5 +1,7 @@
 //! The packets that are measured, and the memory they are in.
 
+use std::hint::black_box;
+
 use aead::TAG_LEN;
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 
@@ -10,6 +12,9 @@ const FRAME_LEN: usize = 2048;
 /// Where the text starts in a frame: behind XDP's headroom and the headers of Ethernet, IPv4, UDP and `WireGuard`.
 const TEXT_OFFSET: usize = 256 + 14 + 20 + 8 + 16;
 const PAGE_LEN: usize = 4096;
+/// More than the second-level caches of today's processors hold, and less than they share a third one.
+const OTHER_DATA_LEN: usize = 6 << 20;
+const LINE_LEN: usize = 64;
 
 /// Lengths in bytes of all texts of a round.
 pub type Lens = [usize; PACKET_COUNT];
@@ -38,6 +43,8 @@ pub struct Load {
     pub lens: Lens,
     /// The distinct keys; packet `index` has key `index % keys.len()`.
     pub keys: Vec<[u8; 32]>,
+    /// Whether the core has seen much else since the packets were written.
+    pub is_far: bool,
     texts: Vec<Vec<u8>>,
     sealed: Vec<Vec<u8>>,
 }
@@ -58,7 +65,12 @@ impl Load {
             sealed
         });
         let sealed = sealed.collect();
-        Self { lens: *lens, keys, texts, sealed }
+        Self { lens: *lens, keys, is_far: false, texts, sealed }
+    }
+
+    /// The same packets, but from another core or a network card: in none of the caches that this core has to itself.
+    pub fn far(self) -> Self {
+        Self { is_far: true, ..self }
     }
 }
 
@@ -72,12 +84,21 @@ pub fn nonce(counter: u64) -> [u8; 12] {
 /// Frames that start at a page.
 pub struct Frames {
     memory: Vec<u8>,
+    other_data: Vec<u8>,
 }
 
 impl Frames {
     /// Room for all packets of a round.
     pub fn new() -> Self {
-        Self { memory: vec![0; PACKET_COUNT * FRAME_LEN + PAGE_LEN] }
+        Self { memory: vec![0; PACKET_COUNT * FRAME_LEN + PAGE_LEN], other_data: vec![0; OTHER_DATA_LEN] }
+    }
+
+    /// Lets other data take the place of the packets in the core's own caches.
+    pub fn move_away(&mut self) {
+        for line in self.other_data.chunks_exact_mut(LINE_LEN) {
+            line[0] = line[0].wrapping_add(1);
+        }
+        black_box(&mut self.other_data);
     }
 
     /// The packets' buffers, of text and tag each.

@@ -23,7 +23,7 @@ const BATCH_LENS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// What one implementation needs in one setting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
-    /// Which table it belongs to: `sizes`, `batches` or `keys`.
+    /// Which table it belongs to: `sizes`, `far`, `batches` or `keys`.
     pub table: String,
     /// The packets' length in bytes of text, or `mix`.
     pub load: String,
@@ -88,6 +88,9 @@ pub fn measure(ipsec_mb: Option<&Path>, round_count: usize) -> Result<Measuremen
         run.sizes(&name, &lens)?;
     }
     for size in SOME_SIZES {
+        run.far(size)?;
+    }
+    for size in SOME_SIZES {
         run.batches(size)?;
         run.keys(size)?;
     }
@@ -131,6 +134,15 @@ impl Run<'_> {
         entrants.push(library("chacha20poly1305", &load, OneByOne::<RustCrypto>::new(&load)));
         entrants.extend(self.ipsec_mb(&load, PACKET_COUNT)?);
         self.take("sizes", name, &mut entrants)
+    }
+
+    /// Packets that come from elsewhere, as all do that a gateway forwards.
+    fn far(&mut self, size: usize) -> Result<()> {
+        let load = Load::new(&load::equal(size), PACKET_COUNT).far();
+        let mut entrants = vec![ours(Aead::detect(), &load, PACKET_COUNT)];
+        entrants.push(library("ring", &load, OneByOne::<Ring>::new(&load)));
+        entrants.push(library("aws-lc-rs, per packet", &load, OneByOne::<AwsLc>::new(&load)));
+        self.take("far", &size.to_string(), &mut entrants)
     }
 
     /// From which number of packets on our fastest backend pays.

@@ -70,8 +70,9 @@ fn ipsec_mb(program: &PathBuf) -> Result<&PathBuf> {
 fn print(measurements: &Measurements) {
     println!("\nns per packet on {}; {} is ours", measurements.processor, measurements.ours);
     for direction in Direction::ALL {
-        print!("{}", sizes(measurements, direction, "best, times as fast as ring", best));
-        print!("{}", sizes(measurements, direction, "median (quartiles)", usual));
+        print!("{}", sizes(measurements, "sizes", direction, "best, times as fast as ring", best));
+        print!("{}", sizes(measurements, "sizes", direction, "median (quartiles)", usual));
+        print!("{}", sizes(measurements, "far", direction, FAR, typical));
         print!("{}", batches(measurements, direction));
     }
     print!("{}", keys(measurements));
@@ -102,12 +103,15 @@ fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     })
 }
 
+/// What a gateway meets: packets that another core or a network card wrote.
+const FAR: &str = "packets in none of the core's own caches: median, times as fast as ring";
+
 /// A figure as a cell of a table, beside ring's.
 type Shown = fn(Figure, Figure) -> String;
 
 /// Everyone by sizes: the best with how many times ring's that is, or what is usual.
-fn sizes(measurements: &Measurements, direction: Direction, what: &str, shown: Shown) -> Table {
-    let cells: Vec<&Cell> = cells(measurements, "sizes", direction).collect();
+fn sizes(measurements: &Measurements, table: &str, direction: Direction, what: &str, shown: Shown) -> Table {
+    let cells: Vec<&Cell> = cells(measurements, table, direction).collect();
     let loads = distinct(cells.iter().map(|cell| cell.load.as_str()));
     let columns: Vec<&str> = [""].into_iter().chain(loads.iter().copied()).collect();
     let title = format!("{}: {what}; batches of 64 with 64 keys", direction.verb());
@@ -128,6 +132,10 @@ fn sizes(measurements: &Measurements, direction: Direction, what: &str, shown: S
 
 fn best(own: Figure, ring: Figure) -> String {
     format!("{:.0} {:.2}x", own.best, ring.best / own.best)
+}
+
+fn typical(own: Figure, ring: Figure) -> String {
+    format!("{:.0} {:.2}x", own.median, ring.median / own.median)
 }
 
 fn usual(own: Figure, _: Figure) -> String {

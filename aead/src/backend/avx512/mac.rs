@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{
     LANES,
-    memory::{self, CHUNK_BLOCKS, EndAligned, Lanes},
+    memory::{self, CHUNK_BLOCKS, EndAligned, Lanes, PREFETCH_DISTANCE},
     poly1305::{self, HALF, HIGH_BIT, Limbs, OneTimeKey},
     transpose,
 };
@@ -27,6 +27,7 @@ fn tags_of_halves<const HALVES: usize>(lanes: &Lanes<'_>, keys: &[OneTimeKey; 2]
     let whole = messages.texts.whole();
     let mut sums = [[_mm512_setzero_si512(); 3]; 2];
     for chunk in 0..messages.texts.chunks() {
+        messages.texts.prefetch_chunk(chunk + PREFETCH_DISTANCE);
         if whole.contains(&chunk) {
             messages.absorb_whole::<0, HALVES>(chunk, &mut sums[0], &keys[0]);
             if HALVES == 2 {

@@ -7,7 +7,7 @@ use super::{
     burst::{BURST_LEN, Burst, Group},
     chacha::Cipher,
     mac,
-    memory::{self, Lanes},
+    memory::{self, Lanes, PREFETCH_DISTANCE},
     poly1305::OneTimeKey,
     scattered::{Places, Scattered},
     transpose,
@@ -114,6 +114,8 @@ fn xor_key_stream(secrets: &Secrets, lanes: &Lanes<'_>) {
     let mut row = 1;
     while row + 2 <= lanes.common_rows() {
         // Block 0 makes the one-time key: row 0 takes block 1.
+        lanes.prefetch_rows(row + PREFETCH_DISTANCE);
+        lanes.prefetch_rows(row + PREFETCH_DISTANCE + 1);
         let block = row as u32 + 1;
         let key_stream = secrets.cipher.blocks::<2, ROWS>([block, block + 1]);
         xor_row::<0, ROWS>(lanes, row, &transpose::words::<ROWS>(&key_stream[0]));
