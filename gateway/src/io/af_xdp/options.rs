@@ -1,9 +1,11 @@
-//! What `getsockopt(2)` tells of an AF_XDP socket (`Documentation/networking/af_xdp.rst`).
+//! What `getsockopt(2)` tells of an AF_XDP socket and `setsockopt(2)` changes (`Documentation/networking/af_xdp.rst`).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use serde::Serialize;
+
+use super::BURST;
 
 /// Offsets in the mapping of a ring, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,41 @@ const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// The kernel does not know the option or the number is out of range: 32 it stays.
 pub(super) fn set_transmit_budget(fd: BorrowedFd<'_>, packets: u32) -> io::Result<()> {
     set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, packets)
+}
+
+/// `SO_PREFER_BUSY_POLL` and `SO_BUSY_POLL_BUDGET` of `asm-generic/socket.h`, since Linux 5.11.
+const SO_PREFER_BUSY_POLL: libc::c_int = 69;
+const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
+
+/// What has a system call on the socket poll the queue's NAPI instance: option, name and value. A call that does not
+/// block polls once whatever the number of microseconds, which only must not be 0 (`__xsk_recvmsg`, net/xdp/xsk.c).
+const BUSY_POLL: [(libc::c_int, &str, u32); 3] = [
+    (SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL", 1),
+    (libc::SO_BUSY_POLL, "SO_BUSY_POLL", 20),
+    (SO_BUSY_POLL_BUDGET, "SO_BUSY_POLL_BUDGET", BURST as u32),
+];
+
+/// A socket option that the kernel refused.
+#[derive(Debug)]
+pub(super) struct RefusedOption {
+    pub(super) option: &'static str,
+    pub(super) value: u32,
+    pub(super) source: io::Error,
+}
+
+/// Has each `sendto(2)` and `recvfrom(2)` poll the NAPI instance the socket receives from, which thereby prefers being
+/// polled to interrupts (`Documentation/networking/napi.rst`, "Busy polling").
+///
+/// # Errors
+/// The first option refused: `ENOPROTOOPT` before Linux 5.11, `EPERM` without `CAP_NET_ADMIN`.
+pub(super) fn prefer_busy_poll(fd: BorrowedFd<'_>) -> Result<(), RefusedOption> {
+    BUSY_POLL.into_iter().try_for_each(|(name, option, value)| {
+        set_option(fd, libc::SOL_SOCKET, name, value).map_err(|source| RefusedOption {
+            option,
+            value,
+            source,
+        })
+    })
 }
 
 /// Types of which any bytes make a value.
