@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use tests::{
     Implementation, Io, Status, World,
     iperf::{self, Direction},
@@ -12,6 +13,9 @@ use tests::{
 };
 
 const AF_XDP: Implementation = Implementation::Wgx(Io::AfXdp);
+
+/// A client sends into a dead session for 15 s before it starts a new one.
+const CLIENT_NOTICES: Duration = Duration::from_secs(45);
 
 /// Waits until next hops are resolved, so that not a packet has an excuse for the slow path.
 fn wait_for_fast_path(world: &World) -> Result<()> {
@@ -85,6 +89,58 @@ fn packets_between_clients_stay_on_af_xdp() {
         let delta = world.gateway.status()?.since(&before);
         check_fast(&delta, 400)?;
         ensure!(delta.verdict("opened_to_peer") >= 400, "{:?}", delta.verdicts());
+        Ok(())
+    });
+}
+
+/// What puts off the interrupts of both interfaces, in sysfs's words.
+fn deferral(world: &World) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    for interface in [UPLINK, DOWNLINK] {
+        for setting in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+            let value = world.site.gateway.run(&format!("cat /sys/class/net/{interface}/{setting}"))?;
+            values.push(value.trim().to_owned());
+        }
+    }
+    Ok(values)
+}
+
+#[test]
+fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
+    scenario_with_wgx("polled_queues_carry_the_same_and_leave_no_setting_behind", |lab| {
+        let mut world = World::build(lab, AF_XDP)?;
+        world.gateway.terminate()?;
+        let before = deferral(&world)?;
+        world.gateway.options.push("--napi-busy-poll".to_owned());
+        world.gateway.start(lab)?;
+        world.settle(CLIENT_NOTICES)?;
+        wait_for_fast_path(&world)?;
+
+        let status = world.gateway.status()?;
+        let mut can_poll = true;
+        let links = status.value()["links"].as_array().context("no links in the status")?;
+        for link in links {
+            let statistics = &link["statistics"];
+            ensure!(statistics["napi_polls"].as_u64() > Some(0), "the worker does not poll: {link}");
+            can_poll &= statistics["napi_id"].is_u64();
+        }
+        // Put off where somebody polls in their place, and only there.
+        ensure!(
+            (deferral(&world)? != before) == can_poll,
+            "{:?} with {:?}",
+            deferral(&world)?,
+            status.links()
+        );
+
+        let process = world.gateway.process()?;
+        process.signal(Signal::STOP)?;
+        std::thread::sleep(Duration::from_millis(500));
+        process.signal(Signal::CONT)?;
+        wait_for_fast_path(&world)?;
+
+        world.gateway.terminate()?;
+        let after = deferral(&world)?;
+        ensure!(after == before, "{after:?} is left of {before:?}");
         Ok(())
     });
 }

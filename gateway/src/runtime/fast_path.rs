@@ -53,7 +53,7 @@ impl FastPath {
             let monitor = link.monitor();
             steering.register_socket(link.interface_index(), monitor.queue(), monitor.socket())?;
         }
-        let deferral = if plan.napi_busy_poll { defer(plan, &attached) } else { Deferral::default() };
+        let deferral = if plan.napi_busy_poll { defer(plan, &links) } else { Deferral::default() };
         Ok(Self { steering: Some(steering), attached, links, _deferral: deferral })
     }
 
@@ -91,20 +91,23 @@ fn open_links(plan: &Plan, copy: CopyMode) -> Result<Vec<QueueLinks>> {
         .collect()
 }
 
-/// Puts off the interrupts of what workers can poll: a program in generic mode runs behind the driver's poll, and its
-/// sockets do not know of it (`xsk_rcv_check`, net/xdp/xsk.c).
-fn defer(plan: &Plan, attached: &[(u32, InterfaceInfo)]) -> Deferral {
-    let is_generic = |link: &Link| {
-        let info = attached.iter().find(|(index, _)| *index == link.index);
-        info.is_some_and(|(_, info)| info.attach_mode.as_deref() == Some("generic"))
-    };
-    for link in plan.links.iter().filter(|link| is_generic(link)) {
+/// Puts off the interrupts of the interfaces whose queues workers can poll, and of no others: their packets would
+/// wait for the kernel's timer.
+fn defer(plan: &Plan, queues: &[QueueLinks]) -> Deferral {
+    let (mut polled, mut unknown) = (Vec::new(), Vec::new());
+    for link in &plan.links {
+        let mut sockets = queues.iter().flat_map(|queue| &queue.links).map(|(port, _)| port.monitor());
+        let is_known = sockets.all(|socket| socket.interface() != link.name || socket.napi_id().is_some());
+        if is_known { polled.push(link) } else { unknown.push(link.name.as_str()) }
+    }
+    if !unknown.is_empty() {
         tracing::warn!(
-            interface = link.name,
-            "workers cannot poll it in generic mode: packets arrive by interrupts"
+            interfaces = unknown.join(","),
+            "the kernel cannot poll these for a socket, so their interrupts go on and --napi-busy-poll brings \
+             nothing there: it takes a driver with zero-copy"
         );
     }
-    let deferral = Deferral::apply(plan.links.iter().filter(|link| !is_generic(link)));
+    let deferral = Deferral::apply(polled);
     deferral.undo_on_panic();
     deferral
 }

@@ -219,6 +219,12 @@ fn a_link_that_polls_its_queue_needs_no_interrupts() {
         assert!(is_readable(&to, Duration::from_secs(5)));
         assert_eq!(to.receive(&mut receiving, &mut frames, 64), 1);
         assert_eq!(to.receive(&mut receiving, &mut frames, 64), 0);
+        if to.monitor().napi_id().is_none() {
+            println!(
+                "skipped: a_link_that_polls_its_queue_needs_no_interrupts: this kernel cannot poll for veth"
+            );
+            return;
+        }
         for number in 1..100 {
             send_one(&mut from, &mut sending, number);
             assert!(number > 3 || !is_readable(&to, Duration::from_millis(50)), "an interrupt came");

@@ -97,8 +97,7 @@ impl AfXdpLink {
     /// From now on the link polls the driver itself, in the system calls of its owner, who therefore must not sleep:
     /// while it receives and transmits, the queue needs no interrupts.
     ///
-    /// The kernel knows which NAPI instance to poll from the first packet that an XDP program of driver mode steers
-    /// here; before it, and in generic mode for ever, packets arrive by interrupts as without.
+    /// What the kernel polls is [`LinkMonitor::napi_id`]; while that is unknown, packets arrive by interrupts.
     ///
     /// # Errors
     /// [`BindError::BusyPoll`]: the kernel is too old, or the process may not.
@@ -110,6 +109,8 @@ impl AfXdpLink {
             value: refused.value,
             reason: refused.source.to_string(),
         })?;
+        // Before Linux 6.13 a call to send tells a zero-copy socket its NAPI instance; others it does no harm.
+        let _ = rustix::net::send(self.monitor.socket(), &[], SendFlags::DONTWAIT);
         self.polls_napi = true;
         Ok(())
     }

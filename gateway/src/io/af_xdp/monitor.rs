@@ -70,6 +70,8 @@ pub struct LinkStatistics {
     pub wakeup_errors: u64,
     /// Times nothing had been received and the kernel was told to poll the driver; 0 unless the link does so.
     pub napi_polls: u64,
+    /// The NAPI instance a poll works on; absent when the kernel does not know it.
+    pub napi_id: Option<u32>,
     /// The kernel's own counters; absent when it no longer knows the socket.
     pub kernel: Option<KernelStatistics>,
 }
@@ -122,6 +124,12 @@ impl LinkMonitor {
         self.inner.fd.as_fd()
     }
 
+    /// The number of the NAPI instance that serves the queue, if the kernel knows it of this socket: else it polls
+    /// nothing for the socket's sake.
+    pub fn napi_id(&self) -> Option<u32> {
+        options::napi_id(self.socket())
+    }
+
     /// The counters now.
     pub fn read(&self) -> LinkStatistics {
         let Monitored { interface, queue, is_zero_copy, fd, counters } = &*self.inner;
@@ -136,6 +144,7 @@ impl LinkMonitor {
             fill_starved: of(&counters.fill_starved),
             wakeup_errors: of(&counters.wakeup_errors),
             napi_polls: of(&counters.napi_polls),
+            napi_id: options::napi_id(fd.as_fd()),
             kernel: options::statistics(fd.as_fd()).ok(),
         }
     }

@@ -110,11 +110,22 @@ pub(super) fn prefer_busy_poll(fd: BorrowedFd<'_>) -> Result<(), RefusedOption> 
     })
 }
 
+/// The NAPI instance that system calls on the socket poll; `None` while the kernel knows of none, and polls nothing.
+///
+/// Linux 6.14 and later find it out when the socket is bound, in zero-copy mode only (`xsk_bind`, net/xdp/xsk.c);
+/// before 6.13 a packet that was received told it, in both modes; 6.13 itself never learns it.
+pub(super) fn napi_id(fd: BorrowedFd<'_>) -> Option<u32> {
+    let id: libc::c_int = option_of(fd, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).ok()?;
+    u32::try_from(id).ok().filter(|id| *id != 0)
+}
+
 /// Types of which any bytes make a value.
 ///
 /// # Safety
 /// The type consists of integers only.
 unsafe trait Integers: Sized {}
+// SAFETY: an integer.
+unsafe impl Integers for libc::c_int {}
 // SAFETY: integers only (`linux/if_xdp.h`).
 unsafe impl Integers for libc::xdp_mmap_offsets {}
 // SAFETY: integers only (`linux/if_xdp.h`).
@@ -123,13 +134,16 @@ unsafe impl Integers for libc::xdp_options {}
 unsafe impl Integers for libc::xdp_statistics {}
 
 fn option<T: Integers>(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T> {
+    option_of(fd, libc::SOL_XDP, name)
+}
+
+fn option_of<T: Integers>(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
     // SAFETY: integers are valid as zeros.
     let mut value: T = unsafe { std::mem::zeroed() };
     let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is writable memory of `len` bytes, and any bytes make a value (`Integers`).
-    let status = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut len)
-    };
+    let status =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
     if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
