@@ -125,12 +125,7 @@ fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
             can_poll &= statistics["napi_id"].is_u64();
         }
         // Put off where somebody polls in their place, and only there.
-        ensure!(
-            (deferral(&world)? != before) == can_poll,
-            "{:?} with {:?}",
-            deferral(&world)?,
-            status.links()
-        );
+        ensure!((deferral(&world)? != before) == can_poll, "{:?} with {:?}", deferral(&world)?, links);
 
         let process = world.gateway.process()?;
         process.signal(Signal::STOP)?;
