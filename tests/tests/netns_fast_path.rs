@@ -5,17 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tests::{
-    Implementation, Io, Status, World,
+    Client, Gateway, Implementation, Io, Site, Status, World,
+    gateway::START_TIMEOUT,
     iperf::{self, Direction},
     ping, scenario_with_wgx,
-    site::{DOWNLINK, SERVER_HOST, UPLINK, server_side},
+    site::{DOWNLINK, Family, SERVER_HOST, UPLINK, server_side},
     wait_until,
 };
 
 const AF_XDP: Implementation = Implementation::Wgx(Io::AfXdp);
-
-/// A client sends into a dead session for 15 s before it starts a new one.
-const CLIENT_NOTICES: Duration = Duration::from_secs(45);
 
 /// Waits until next hops are resolved, so that not a packet has an excuse for the slow path.
 fn wait_for_fast_path(world: &World) -> Result<()> {
@@ -27,7 +25,7 @@ fn wait_for_fast_path(world: &World) -> Result<()> {
                 ping::all_answered(&client.namespace, address, 2)?;
             }
         }
-        Ok(world.gateway.status()?.since(&before).fast() >= 2 * 2 * 2 * 2)
+        Ok(world.gateway.status()?.since(&before).fast() >= world.clients.len() as u64 * 2 * 2 * 2)
     })
 }
 
@@ -94,11 +92,11 @@ fn packets_between_clients_stay_on_af_xdp() {
 }
 
 /// What puts off the interrupts of both interfaces, in sysfs's words.
-fn deferral(world: &World) -> Result<Vec<String>> {
+fn deferral(gateway: &Gateway) -> Result<Vec<String>> {
     let mut values = Vec::new();
     for interface in [UPLINK, DOWNLINK] {
         for setting in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
-            let value = world.site.gateway.run(&format!("cat /sys/class/net/{interface}/{setting}"))?;
+            let value = gateway.namespace.run(&format!("cat /sys/class/net/{interface}/{setting}"))?;
             values.push(value.trim().to_owned());
         }
     }
@@ -108,12 +106,16 @@ fn deferral(world: &World) -> Result<Vec<String>> {
 #[test]
 fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
     scenario_with_wgx("polled_queues_carry_the_same_and_leave_no_setting_behind", |lab| {
-        let mut world = World::build(lab, AF_XDP)?;
-        world.gateway.terminate()?;
-        let before = deferral(&world)?;
-        world.gateway.options.push("--napi-busy-poll".to_owned());
-        world.gateway.start(lab)?;
-        world.settle(CLIENT_NOTICES)?;
+        let site = Site::build(lab, 1)?;
+        let mut gateway = Gateway::new(lab, &site, AF_XDP)?;
+        let mut client = Client::new(lab, &site, 1)?;
+        gateway.expect(&client);
+        gateway.options.push("--napi-busy-poll".to_owned());
+        let before = deferral(&gateway)?;
+        gateway.start(lab)?;
+        client.start(lab, &gateway, gateway.endpoint(Family::V4))?;
+        let mut world = World { clients: vec![client], gateway, site };
+        world.settle(START_TIMEOUT)?;
         wait_for_fast_path(&world)?;
 
         let status = world.gateway.status()?;
@@ -125,7 +127,12 @@ fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
             can_poll &= statistics["napi_id"].is_u64();
         }
         // Put off where somebody polls in their place, and only there.
-        ensure!((deferral(&world)? != before) == can_poll, "{:?} with {:?}", deferral(&world)?, links);
+        ensure!(
+            (deferral(&world.gateway)? != before) == can_poll,
+            "{:?} with {:?}",
+            deferral(&world.gateway)?,
+            links
+        );
 
         let process = world.gateway.process()?;
         process.signal(Signal::STOP)?;
@@ -134,7 +141,7 @@ fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
         wait_for_fast_path(&world)?;
 
         world.gateway.terminate()?;
-        let after = deferral(&world)?;
+        let after = deferral(&world.gateway)?;
         ensure!(after == before, "{after:?} is left of {before:?}");
         Ok(())
     });
