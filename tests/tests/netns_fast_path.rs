@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use tests::{
-    Implementation, Io, Status, World,
+    Client, Gateway, Implementation, Io, Site, Status, World,
+    gateway::START_TIMEOUT,
     iperf::{self, Direction},
     ping, scenario_with_wgx,
-    site::{DOWNLINK, SERVER_HOST, UPLINK, server_side},
+    site::{DOWNLINK, Family, SERVER_HOST, UPLINK, server_side},
     wait_until,
 };
 
@@ -23,7 +25,7 @@ fn wait_for_fast_path(world: &World) -> Result<()> {
                 ping::all_answered(&client.namespace, address, 2)?;
             }
         }
-        Ok(world.gateway.status()?.since(&before).fast() >= 2 * 2 * 2 * 2)
+        Ok(world.gateway.status()?.since(&before).fast() >= world.clients.len() as u64 * 2 * 2 * 2)
     })
 }
 
@@ -85,6 +87,62 @@ fn packets_between_clients_stay_on_af_xdp() {
         let delta = world.gateway.status()?.since(&before);
         check_fast(&delta, 400)?;
         ensure!(delta.verdict("opened_to_peer") >= 400, "{:?}", delta.verdicts());
+        Ok(())
+    });
+}
+
+/// What puts off the interrupts of both interfaces, in sysfs's words.
+fn deferral(gateway: &Gateway) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    for interface in [UPLINK, DOWNLINK] {
+        for setting in ["napi_defer_hard_irqs", "gro_flush_timeout"] {
+            let value = gateway.namespace.run(&format!("cat /sys/class/net/{interface}/{setting}"))?;
+            values.push(value.trim().to_owned());
+        }
+    }
+    Ok(values)
+}
+
+#[test]
+fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
+    scenario_with_wgx("polled_queues_carry_the_same_and_leave_no_setting_behind", |lab| {
+        let site = Site::build(lab, 1)?;
+        let mut gateway = Gateway::new(lab, &site, AF_XDP)?;
+        let mut client = Client::new(lab, &site, 1)?;
+        gateway.expect(&client);
+        gateway.options.push("--napi-busy-poll".to_owned());
+        let before = deferral(&gateway)?;
+        gateway.start(lab)?;
+        client.start(lab, &gateway, gateway.endpoint(Family::V4))?;
+        let mut world = World { clients: vec![client], gateway, site };
+        world.settle(START_TIMEOUT)?;
+        wait_for_fast_path(&world)?;
+
+        let status = world.gateway.status()?;
+        let mut can_poll = true;
+        let links = status.value()["links"].as_array().context("no links in the status")?;
+        for link in links {
+            let statistics = &link["statistics"];
+            ensure!(statistics["napi_polls"].as_u64() > Some(0), "the worker does not poll: {link}");
+            can_poll &= statistics["napi_id"].is_u64();
+        }
+        // Put off where somebody polls in their place, and only there.
+        ensure!(
+            (deferral(&world.gateway)? != before) == can_poll,
+            "{:?} with {:?}",
+            deferral(&world.gateway)?,
+            links
+        );
+
+        let process = world.gateway.process()?;
+        process.signal(Signal::STOP)?;
+        std::thread::sleep(Duration::from_millis(500));
+        process.signal(Signal::CONT)?;
+        wait_for_fast_path(&world)?;
+
+        world.gateway.terminate()?;
+        let after = deferral(&world.gateway)?;
+        ensure!(after == before, "{after:?} is left of {before:?}");
         Ok(())
     });
 }

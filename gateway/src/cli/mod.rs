@@ -143,6 +143,8 @@ mod tests {
         ] {
             let args = parse_run(line);
             assert_eq!((args.name.as_str(), args.options.busy_poll), ("wg0", expected), "{line}");
+            let args = parse_run(&line.replace("--busy-poll", "--napi-busy-poll"));
+            assert_eq!((args.name.as_str(), args.options.napi_busy_poll), ("wg0", expected), "{line}");
         }
     }
 

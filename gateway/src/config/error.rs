@@ -108,6 +108,16 @@ pub enum ConfigError {
     )]
     FrameCountTooSmall { frame_count: u32, link_count: usize, minimum: u32 },
 
+    #[error(
+        "--napi-busy-poll polls the NIC through AF_XDP sockets, and --io udp opens none: leave one of them out"
+    )]
+    NapiBusyPollWithoutLinks,
+
+    #[error(
+        "--napi-busy-poll takes workers that never sleep, and --busy-poll=false lets them sleep: leave one of them out"
+    )]
+    NapiBusyPollAsleep,
+
     #[error("AEAD {name:?} is unknown: use one of {}", aead_names().collect::<Vec<_>>().join(", "))]
     UnknownAead { name: String },
 

@@ -44,6 +44,10 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub busy_poll: Option<bool>,
 
+    /// Workers poll the NIC themselves in place of its interrupts; as --busy-poll besides
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub napi_busy_poll: Option<bool>,
+
     /// Implementation of ChaCha20-Poly1305; an unknown name lists them [default: auto, the fastest that works here]
     #[arg(long, value_name = "NAME")]
     pub aead: Option<String>,
@@ -75,6 +79,7 @@ impl Options {
             io: self.io.or(file.io),
             cores: self.cores.or(file.cores),
             busy_poll: self.busy_poll.or(file.busy_poll),
+            napi_busy_poll: self.napi_busy_poll.or(file.napi_busy_poll),
             aead: self.aead.or(file.aead),
             mtu: self.mtu.or(file.mtu),
             peers: self.peers.or(file.peers),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::deferral::Deferral;
 use crate::config::Link;
 use crate::config::Plan;
 use crate::control::status::InterfaceInfo;
@@ -19,6 +20,8 @@ pub(super) struct FastPath {
     /// The interfaces it is attached to, by index.
     pub(super) attached: Vec<(u32, InterfaceInfo)>,
     links: Vec<QueueLinks>,
+    /// Kept for its end.
+    _deferral: Deferral,
 }
 
 /// What the worker of one queue owns.
@@ -30,7 +33,7 @@ pub(super) struct QueueLinks {
 impl FastPath {
     /// Nothing: the UDP rung.
     pub(super) fn none() -> Self {
-        Self { steering: None, attached: Vec::new(), links: Vec::new() }
+        Self { steering: None, attached: Vec::new(), links: Vec::new(), _deferral: Deferral::default() }
     }
 
     /// Opens the sockets of all queues, in zero-copy mode where every driver has it, and attaches the program.
@@ -50,7 +53,8 @@ impl FastPath {
             let monitor = link.monitor();
             steering.register_socket(link.interface_index(), monitor.queue(), monitor.socket())?;
         }
-        Ok(Self { steering: Some(steering), attached, links })
+        let deferral = if plan.napi_busy_poll { defer(plan, &links) } else { Deferral::default() };
+        Ok(Self { steering: Some(steering), attached, links, _deferral: deferral })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -75,12 +79,37 @@ fn open_links(plan: &Plan, copy: CopyMode) -> Result<Vec<QueueLinks>> {
             let links = with_queue
                 .map(|link| {
                     let roles = Roles { uplink: link.uplink, downlink: link.downlink };
-                    Ok((AfXdpLink::open(&mut pool, &link.name, link.index, queue, copy)?, roles))
+                    let mut port = AfXdpLink::open(&mut pool, &link.name, link.index, queue, copy)?;
+                    if plan.napi_busy_poll {
+                        port.poll_napi()?;
+                    }
+                    Ok((port, roles))
                 })
                 .collect::<Result<_>>()?;
             Ok(QueueLinks { pool, links })
         })
         .collect()
+}
+
+/// Puts off the interrupts of the interfaces whose queues workers can poll, and of no others: their packets would
+/// wait for the kernel's timer.
+fn defer(plan: &Plan, queues: &[QueueLinks]) -> Deferral {
+    let (mut polled, mut unknown) = (Vec::new(), Vec::new());
+    for link in &plan.links {
+        let mut sockets = queues.iter().flat_map(|queue| &queue.links).map(|(port, _)| port.monitor());
+        let is_known = sockets.all(|socket| socket.interface() != link.name || socket.napi_id().is_some());
+        if is_known { polled.push(link) } else { unknown.push(link.name.as_str()) }
+    }
+    if !unknown.is_empty() {
+        tracing::warn!(
+            interfaces = unknown.join(","),
+            "the kernel cannot poll these for a socket, so their interrupts go on and --napi-busy-poll brings \
+             nothing there: it takes a driver with zero-copy"
+        );
+    }
+    let deferral = Deferral::apply(polled);
+    deferral.undo_on_panic();
+    deferral
 }
 
 fn attach(steering: &mut Steering, link: &Link) -> Result<(u32, InterfaceInfo)> {

@@ -3,6 +3,7 @@
 //! Everything is tied to the process: sockets, the TUN device, the XDP links. So whatever ends the process
 //! leaves the host's network as it was.
 
+mod deferral;
 mod fast_path;
 mod protect;
 mod workers;
@@ -23,6 +24,7 @@ use crate::control::{Control, ControlParts, config_file};
 use crate::dataplane::publish::Publisher;
 use crate::dataplane::tables::Shared;
 use crate::handshake::HandshakeThreads;
+use crate::io::af_xdp::BindError;
 use crate::io::tun::Tun;
 use crate::io::udp::{UdpCounters, UdpSockets};
 
@@ -96,6 +98,10 @@ fn open_fast_path(plan: &Plan) -> Result<FastPath> {
         IoMode::Udp => Ok(FastPath::none()),
         IoMode::AfXdp => FastPath::open(plan),
         IoMode::Auto => FastPath::open(plan).or_else(|error| {
+            // Who asks for polled NICs asks for AF_XDP: sockets in their place would be a surprise.
+            if matches!(error.downcast_ref(), Some(BindError::BusyPoll { .. })) {
+                return Err(error);
+            }
             tracing::warn!("no AF_XDP, going on with UDP sockets: {error:#}");
             Ok(FastPath::none())
         }),

@@ -203,7 +203,7 @@ fn attached_xdp(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
 }
 
 /// The directory of the interface in sysfs, unless `/sys` belongs to another network namespace.
-fn sysfs_directory(name: &str, index: u32) -> Option<std::path::PathBuf> {
+pub(crate) fn sysfs_directory(name: &str, index: u32) -> Option<std::path::PathBuf> {
     let directory = Path::new("/sys/class/net").join(name);
     let found: u32 = fs::read_to_string(directory.join("ifindex")).ok()?.trim().parse().ok()?;
     (found == index).then_some(directory)

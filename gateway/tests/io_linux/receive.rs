@@ -176,3 +176,83 @@ fn a_small_pool_keeps_the_link_alive() {
         }
     });
 }
+
+/// Puts off the interrupts of `vb` as a driver would its own: for up to `rounds` times `timeout`, from each poll on.
+fn defer_interrupts(rounds: u32, timeout: Duration) {
+    // What is mounted at /sys may show another network namespace.
+    let script = format!(
+        "mount -t sysfs sysfs /sys && echo {rounds} > /sys/class/net/vb/napi_defer_hard_irqs && \
+         echo {} > /sys/class/net/vb/gro_flush_timeout",
+        timeout.as_nanos()
+    );
+    let status = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).status();
+    assert!(status.expect("unshare").success(), "{script}");
+}
+
+/// Whether a frame waits in the receive ring, or comes within `patience`.
+fn is_readable(link: &AfXdpLink, patience: Duration) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(link.poll_fd().unwrap(), PollFlags::IN)];
+    let patience = Timespec::try_from(patience).expect("seconds");
+    poll(&mut fds, Some(&patience)).expect("poll") > 0
+}
+
+/// Sends one frame from `va` to `vb`.
+fn send_one(from: &mut AfXdpLink, pool: &mut FramePool, number: u32) {
+    let mut frames = vec![frame_of(pool, &inner_frame(number, 100))];
+    assert_eq!(from.transmit(pool, &mut frames), 1);
+}
+
+#[test]
+fn a_link_that_polls_its_queue_needs_no_interrupts() {
+    within("a_link_that_polls_its_queue_needs_no_interrupts", || {
+        make_veth(1);
+        // Longer than the test: nothing but a poll of the link brings a frame.
+        defer_interrupts(2, Duration::from_mins(10));
+        let (mut sending, mut receiving) = (pool(), pool());
+        let mut from = open(&mut sending, "va", 0, CopyMode::WhereNeeded).unwrap();
+        let mut to = open(&mut receiving, "vb", 0, CopyMode::WhereNeeded).unwrap();
+        let _steering = steer(&to);
+        to.poll_napi().expect("a kernel from 5.11 on");
+        let mut frames = Vec::new();
+        // The first tells the socket which instance to poll, and is the last to be brought to it.
+        send_one(&mut from, &mut sending, 0);
+        assert!(is_readable(&to, Duration::from_secs(5)));
+        assert_eq!(to.receive(&mut receiving, &mut frames, 64), 1);
+        assert_eq!(to.receive(&mut receiving, &mut frames, 64), 0);
+        if to.monitor().napi_id().is_none() {
+            println!(
+                "skipped: a_link_that_polls_its_queue_needs_no_interrupts: this kernel cannot poll for veth"
+            );
+            return;
+        }
+        for number in 1..100 {
+            send_one(&mut from, &mut sending, number);
+            assert!(number > 3 || !is_readable(&to, Duration::from_millis(50)), "an interrupt came");
+            assert_eq!(to.receive(&mut receiving, &mut frames, 64), 1, "frame {number}");
+            assert_eq!(receiving.data(&frames.pop().unwrap()), inner_frame(number, 100));
+        }
+        assert!(to.monitor().read().napi_polls >= 100);
+    });
+}
+
+#[test]
+fn the_kernel_takes_a_queue_back_that_is_polled_no_more() {
+    within("the_kernel_takes_a_queue_back_that_is_polled_no_more", || {
+        make_veth(1);
+        defer_interrupts(2, Duration::from_millis(300));
+        let (mut sending, mut receiving) = (pool(), pool());
+        let mut from = open(&mut sending, "va", 0, CopyMode::WhereNeeded).unwrap();
+        let mut to = open(&mut receiving, "vb", 0, CopyMode::WhereNeeded).unwrap();
+        let _steering = steer(&to);
+        to.poll_napi().expect("a kernel from 5.11 on");
+        let mut frames = Vec::new();
+        for number in 0..5 {
+            send_one(&mut from, &mut sending, number);
+            // Nobody polls: what brings it is the kernel's timer.
+            assert!(is_readable(&to, Duration::from_secs(10)), "frame {number} was forgotten");
+            assert_eq!(to.receive(&mut receiving, &mut frames, 64), 1);
+            assert_eq!(to.receive(&mut receiving, &mut frames, 64), 0);
+        }
+        release_all(&mut receiving, &mut frames);
+    });
+}

@@ -18,7 +18,7 @@ use super::{
         AEAD_AUTO, FRAME_COUNT_PER_LINK, FRAME_COUNT_RANGE, MTU_DEFAULT, MTU_RANGE, OUTER_LEN_MAX,
         OUTER_LEN_MIN, aead_names, frame_mtu_max,
     },
-    options::IoMode,
+    options::{IoMode, Options},
 };
 use crate::topology::{Cpu, Machine, assign, choose, interface::mac_text};
 
@@ -62,6 +62,8 @@ pub struct Plan {
     pub numa_node: Option<u32>,
     /// Workers spin instead of sleeping.
     pub busy_poll: bool,
+    /// Workers poll the drivers themselves, and interrupts are put off meanwhile; only with `busy_poll`.
+    pub napi_busy_poll: bool,
     /// [`AEAD_AUTO`] or a name [`aead::Aead::by_name`] takes.
     pub aead: String,
     /// MTU of the tunnel in bytes.
@@ -113,6 +115,7 @@ impl Plan {
                 None => ConfigError::UnknownAead { name: aead },
             });
         }
+        let (busy_poll, napi_busy_poll) = polling(options, io)?;
         let interfaces = interfaces(config, machine)?;
         let mtu = tunnel_mtu(options.mtu, &interfaces, &mut warnings)?;
         let frame_len = frame_len(options.frame_len, mtu, io, &interfaces)?;
@@ -146,7 +149,8 @@ impl Plan {
             worker_cpus: assign(&cpus, worker_count),
             socket_worker_cpu: cpus.get(worker_count).copied(),
             numa_node,
-            busy_poll: options.busy_poll.unwrap_or_default(),
+            busy_poll,
+            napi_busy_poll,
             aead,
             mtu,
             peers: options.peers.clone(),
@@ -155,6 +159,20 @@ impl Plan {
             warnings,
         })
     }
+}
+
+/// Whether workers never sleep, and whether they poll the drivers.
+fn polling(options: &Options, io: IoMode) -> Result<(bool, bool), ConfigError> {
+    if !options.napi_busy_poll.unwrap_or_default() {
+        return Ok((options.busy_poll.unwrap_or_default(), false));
+    }
+    if io == IoMode::Udp {
+        return Err(ConfigError::NapiBusyPollWithoutLinks);
+    }
+    if options.busy_poll == Some(false) {
+        return Err(ConfigError::NapiBusyPollAsleep);
+    }
+    Ok((true, true))
 }
 
 /// The MTU given, or the largest that no uplink has to fragment for.

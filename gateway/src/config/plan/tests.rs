@@ -176,6 +176,16 @@ const BAD: &[Case] = &[
         |o, m| (o.frame_len, m.interfaces[2].mtu) = (Some(2048), 1900),
         &["1900", "--frame-len 4096"],
     ),
+    (
+        "polled sockets",
+        |o, _| (o.napi_busy_poll, o.io) = (Some(true), Some(IoMode::Udp)),
+        &["--napi-busy-poll", "--io udp"],
+    ),
+    (
+        "polled asleep",
+        |o, _| (o.napi_busy_poll, o.busy_poll) = (Some(true), Some(false)),
+        &["--napi-busy-poll", "--busy-poll=false"],
+    ),
     ("frame length", |o, _| o.frame_len = Some(1024), &["1024", "2048 or 4096"]),
     ("frame count low", |o, _| o.frame_count = Some(10), &["10", "1024 to 262144"]),
     ("frame count high", |o, _| o.frame_count = Some(u32::MAX), &["4294967295", "1024 to 262144"]),
@@ -213,6 +223,19 @@ fn bad_input_is_refused_in_one_line_that_says_what_to_do() {
         for part in *expected {
             assert!(error.contains(part), "{name} lacks {part:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn polling_the_nic_keeps_workers_awake() {
+    for (busy_poll, napi_busy_poll, expected) in [
+        (None, None, (false, false)),
+        (Some(true), Some(false), (true, false)),
+        (None, Some(true), (true, true)),
+        (Some(false), Some(false), (false, false)),
+    ] {
+        let plan = plan(Options { busy_poll, napi_busy_poll, ..options() }, &machine()).expect("plan");
+        assert_eq!((plan.busy_poll, plan.napi_busy_poll), expected);
     }
 }
 

@@ -43,6 +43,23 @@ pub enum BindError {
         /// Queue number.
         queue: u32,
     },
+    /// The kernel does not let the socket poll its queue.
+    #[error(
+        "setting {option} to {value} on the AF_XDP socket of {interface} queue {queue} failed: {reason}; \
+         polling takes Linux 5.11 and CAP_NET_ADMIN, or leave --napi-busy-poll out"
+    )]
+    BusyPoll {
+        /// Interface name.
+        interface: String,
+        /// Queue number.
+        queue: u32,
+        /// The socket option.
+        option: &'static str,
+        /// What it was to be set to.
+        value: u32,
+        /// What the kernel said.
+        reason: String,
+    },
     /// Anything else.
     #[error(
         "opening an AF_XDP socket on {interface} queue {queue} ({mode}) failed: {reason}; see `wgx check {interface}`"

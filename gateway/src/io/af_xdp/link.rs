@@ -4,20 +4,17 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{SendFlags, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 use xsk_rs::FrameDesc;
 
 pub use super::bind::CopyMode;
 use super::bind::{BindError, Rings, bind};
 use super::monitor::{LinkCounters, LinkMonitor};
-use super::options::set_transmit_budget;
-use super::ring_len;
+use super::options::{prefer_busy_poll, set_transmit_budget};
 use super::tx_ring::{Descriptor, TxRing};
 use super::umem::Umem;
+use super::{BURST, ring_len};
 use crate::io::{Frame, FramePool, LinkPort};
-
-/// Descriptors moved between user space and a ring at once.
-const BURST: usize = 64;
 
 /// Send buffer of the socket. In copy mode a packet counts against it until its receiver frees it, with what the
 /// kernel adds to each; the default holds about 90.
@@ -40,6 +37,8 @@ pub struct AfXdpLink {
     filled: usize,
     /// Frames given to the transmit ring and not yet completed.
     transmitting: usize,
+    /// Whether a system call on the socket polls the queue, and so has to be made when nothing is there.
+    polls_napi: bool,
     counters: Arc<LinkCounters>,
     monitor: LinkMonitor,
 }
@@ -87,11 +86,33 @@ impl AfXdpLink {
             descriptors: [FrameDesc::default(); BURST],
             filled: 0,
             transmitting: 0,
+            polls_napi: false,
             counters,
             monitor,
         };
         link.refill(pool);
         Ok(link)
+    }
+
+    /// From now on the link polls the driver itself, in the system calls of its owner, who therefore must not sleep:
+    /// while it receives and transmits, the queue needs no interrupts.
+    ///
+    /// What the kernel polls is [`LinkMonitor::napi_id`]; while that is unknown, packets arrive by interrupts.
+    ///
+    /// # Errors
+    /// [`BindError::BusyPoll`]: the kernel is too old, or the process may not.
+    pub fn poll_napi(&mut self) -> Result<(), BindError> {
+        prefer_busy_poll(self.monitor.socket()).map_err(|refused| BindError::BusyPoll {
+            interface: self.monitor.interface().into(),
+            queue: self.monitor.queue(),
+            option: refused.option,
+            value: refused.value,
+            reason: refused.source.to_string(),
+        })?;
+        // Before Linux 6.13 a call to send tells a zero-copy socket its NAPI instance; others it does no harm.
+        let _ = rustix::net::send(self.monitor.socket(), &[], SendFlags::DONTWAIT);
+        self.polls_napi = true;
+        Ok(())
     }
 
     /// A handle on the counters and the socket.
@@ -134,6 +155,12 @@ impl AfXdpLink {
                 return;
             }
         }
+    }
+
+    /// Puts descriptors of received frames into `descriptors` and returns how many.
+    fn take_received(&mut self, limit: usize) -> usize {
+        // SAFETY: the ring is of this UMEM, so are the descriptors it writes.
+        unsafe { self.rings.rx.consume(&mut self.descriptors[..limit.min(BURST)]) }
     }
 
     /// Takes sent frames back.
@@ -180,8 +207,15 @@ impl LinkPort for AfXdpLink {
     }
 
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Frame>, limit: usize) -> usize {
-        // SAFETY: the ring is of this UMEM, so are the descriptors it writes.
-        let count = unsafe { self.rings.rx.consume(&mut self.descriptors[..limit.min(BURST)]) };
+        let mut count = self.take_received(limit);
+        if count == 0 && self.polls_napi {
+            // One call per empty look, none per packet. It receives nothing but lets the driver fill the ring
+            // (`__xsk_recvmsg`, net/xdp/xsk.c). That of a link that is down fails: then there is nothing to take.
+            let nothing: &mut [u8] = &mut [];
+            let _ = rustix::net::recv(self.monitor.socket(), nothing, RecvFlags::DONTWAIT);
+            self.counters.napi_polled();
+            count = self.take_received(limit);
+        }
         if count == 0 {
             return 0;
         }

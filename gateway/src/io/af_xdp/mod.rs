@@ -32,6 +32,9 @@ pub mod ring_len {
 /// Frames one link takes at most: what fills its rings.
 pub const LINK_FRAME_COUNT: u32 = ring_len::FILL + ring_len::TX;
 
+/// Descriptors moved between user space and a ring at once, and packets a poll of the NAPI instance may take.
+const BURST: usize = 64;
+
 /// An error of xsk-rs with the system error it hides in its source.
 fn with_source(error: &dyn std::error::Error) -> String {
     match error.source() {

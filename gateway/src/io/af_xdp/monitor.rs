@@ -16,6 +16,7 @@ pub(super) struct LinkCounters {
     tx_full: AtomicU64,
     fill_starved: AtomicU64,
     wakeup_errors: AtomicU64,
+    napi_polls: AtomicU64,
 }
 
 impl LinkCounters {
@@ -42,6 +43,10 @@ impl LinkCounters {
     pub(super) fn wakeup_failed(&self) {
         Self::add(&self.wakeup_errors, 1);
     }
+
+    pub(super) fn napi_polled(&self) {
+        Self::add(&self.napi_polls, 1);
+    }
 }
 
 /// What one AF_XDP socket did so far.
@@ -63,6 +68,10 @@ pub struct LinkStatistics {
     pub fill_starved: u64,
     /// Wake-ups of the kernel that failed, as they do while the link is down.
     pub wakeup_errors: u64,
+    /// Times nothing had been received and the kernel was told to poll the driver; 0 unless the link does so.
+    pub napi_polls: u64,
+    /// The NAPI instance a poll works on; absent when the kernel does not know it.
+    pub napi_id: Option<u32>,
     /// The kernel's own counters; absent when it no longer knows the socket.
     pub kernel: Option<KernelStatistics>,
 }
@@ -100,6 +109,11 @@ impl LinkMonitor {
         self.inner.is_zero_copy
     }
 
+    /// The interface the socket is bound to.
+    pub fn interface(&self) -> &str {
+        &self.inner.interface
+    }
+
     /// The queue the socket is bound to.
     pub fn queue(&self) -> u32 {
         self.inner.queue
@@ -108,6 +122,12 @@ impl LinkMonitor {
     /// The socket, for the XDP program's map.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.inner.fd.as_fd()
+    }
+
+    /// The number of the NAPI instance that serves the queue, if the kernel knows it of this socket: else it polls
+    /// nothing for the socket's sake.
+    pub fn napi_id(&self) -> Option<u32> {
+        options::napi_id(self.socket())
     }
 
     /// The counters now.
@@ -123,6 +143,8 @@ impl LinkMonitor {
             tx_full: of(&counters.tx_full),
             fill_starved: of(&counters.fill_starved),
             wakeup_errors: of(&counters.wakeup_errors),
+            napi_polls: of(&counters.napi_polls),
+            napi_id: options::napi_id(fd.as_fd()),
             kernel: options::statistics(fd.as_fd()).ok(),
         }
     }

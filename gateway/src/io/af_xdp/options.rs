@@ -1,9 +1,11 @@
-//! What `getsockopt(2)` tells of an AF_XDP socket (`Documentation/networking/af_xdp.rst`).
+//! What `getsockopt(2)` tells of an AF_XDP socket and `setsockopt(2)` changes (`Documentation/networking/af_xdp.rst`).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use serde::Serialize;
+
+use super::BURST;
 
 /// Offsets in the mapping of a ring, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -73,11 +75,57 @@ pub(super) fn set_transmit_budget(fd: BorrowedFd<'_>, packets: u32) -> io::Resul
     set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, packets)
 }
 
+/// `SO_PREFER_BUSY_POLL` and `SO_BUSY_POLL_BUDGET` of `asm-generic/socket.h`, since Linux 5.11.
+const SO_PREFER_BUSY_POLL: libc::c_int = 69;
+const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
+
+/// What has a system call on the socket poll the queue's NAPI instance: option, name and value. A call that does not
+/// block polls once whatever the number of microseconds, which only must not be 0 (`__xsk_recvmsg`, net/xdp/xsk.c).
+const BUSY_POLL: [(libc::c_int, &str, u32); 3] = [
+    (SO_PREFER_BUSY_POLL, "SO_PREFER_BUSY_POLL", 1),
+    (libc::SO_BUSY_POLL, "SO_BUSY_POLL", 20),
+    (SO_BUSY_POLL_BUDGET, "SO_BUSY_POLL_BUDGET", BURST as u32),
+];
+
+/// A socket option that the kernel refused.
+#[derive(Debug)]
+pub(super) struct RefusedOption {
+    pub(super) option: &'static str,
+    pub(super) value: u32,
+    pub(super) source: io::Error,
+}
+
+/// Has each `sendto(2)` and `recvfrom(2)` poll the NAPI instance the socket receives from, which thereby prefers being
+/// polled to interrupts (`Documentation/networking/napi.rst`, "Busy polling").
+///
+/// # Errors
+/// The first option refused: `ENOPROTOOPT` before Linux 5.11, `EPERM` without `CAP_NET_ADMIN`.
+pub(super) fn prefer_busy_poll(fd: BorrowedFd<'_>) -> Result<(), RefusedOption> {
+    BUSY_POLL.into_iter().try_for_each(|(name, option, value)| {
+        set_option(fd, libc::SOL_SOCKET, name, value).map_err(|source| RefusedOption {
+            option,
+            value,
+            source,
+        })
+    })
+}
+
+/// The NAPI instance that system calls on the socket poll; `None` while the kernel knows of none, and polls nothing.
+///
+/// Linux 6.14 and later find it out when the socket is bound, in zero-copy mode only (`xsk_bind`, net/xdp/xsk.c);
+/// before 6.13 a packet that was received told it, in both modes; 6.13 itself never learns it.
+pub(super) fn napi_id(fd: BorrowedFd<'_>) -> Option<u32> {
+    let id: libc::c_int = option_of(fd, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).ok()?;
+    u32::try_from(id).ok().filter(|id| *id != 0)
+}
+
 /// Types of which any bytes make a value.
 ///
 /// # Safety
 /// The type consists of integers only.
 unsafe trait Integers: Sized {}
+// SAFETY: an integer.
+unsafe impl Integers for libc::c_int {}
 // SAFETY: integers only (`linux/if_xdp.h`).
 unsafe impl Integers for libc::xdp_mmap_offsets {}
 // SAFETY: integers only (`linux/if_xdp.h`).
@@ -86,13 +134,16 @@ unsafe impl Integers for libc::xdp_options {}
 unsafe impl Integers for libc::xdp_statistics {}
 
 fn option<T: Integers>(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T> {
+    option_of(fd, libc::SOL_XDP, name)
+}
+
+fn option_of<T: Integers>(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
     // SAFETY: integers are valid as zeros.
     let mut value: T = unsafe { std::mem::zeroed() };
     let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is writable memory of `len` bytes, and any bytes make a value (`Integers`).
-    let status = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut len)
-    };
+    let status =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
     if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
