@@ -5,5 +5,8 @@ mod frames;
 mod namespace;
 mod packet;
 mod receive;
+#[path = "../xdp_steering/report.rs"]
+#[allow(dead_code, reason = "measurements are noted by other tests")]
+mod report;
 mod tun;
 mod udp;

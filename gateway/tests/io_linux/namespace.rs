@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use crate::report;
+
 /// Runs `test` on a thread in a new network namespace with the loopback up.
 pub fn within(name: &str, test: impl FnOnce() + Send) {
     let result = std::thread::scope(|scope| {
@@ -10,7 +12,7 @@ pub fn within(name: &str, test: impl FnOnce() + Send) {
                 ip("link set lo up");
                 test();
             }
-            Err(error) => println!("skipped: {name}: cannot make a network namespace: {error}"),
+            Err(error) => report::skip(name, &format!("cannot make a network namespace: {error}")),
         });
         thread.join()
     });

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::af_xdp::{FRAME_COUNT, open, pool, settle};
 use crate::frames::{frame_of, release_all};
 use crate::namespace::{ip, make_veth, within};
+use crate::report;
 
 /// An IPv4 packet in an Ethernet frame of `len` bytes from `va` to `vb`, for an address behind the tunnel.
 fn inner_frame(number: u32, len: usize) -> Vec<u8> {
@@ -220,8 +221,9 @@ fn a_link_that_polls_its_queue_needs_no_interrupts() {
         assert_eq!(to.receive(&mut receiving, &mut frames, 64), 1);
         assert_eq!(to.receive(&mut receiving, &mut frames, 64), 0);
         if to.monitor().napi_id().is_none() {
-            println!(
-                "skipped: a_link_that_polls_its_queue_needs_no_interrupts: this kernel cannot poll for veth"
+            report::skip(
+                "a_link_that_polls_its_queue_needs_no_interrupts",
+                "this kernel knows no NAPI instance of a copying socket: Linux from 6.13 on",
             );
             return;
         }

@@ -14,8 +14,13 @@ pub fn unless_root(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
-    record(&format!("skipped: {test}: needs root to load an XDP program"));
+    skip(test, "needs root to load an XDP program");
     false
+}
+
+/// Reports that the test cannot run here, or not to its end, and why.
+pub fn skip(test: &str, why: &str) {
+    record(&format!("skipped: {test}: {why}"));
 }
 
 /// Adds a line to the report at the end of `cargo xtask test`.
