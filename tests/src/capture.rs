@@ -43,7 +43,7 @@ impl Capture {
 
     /// Ends the recording and returns all of it.
     pub fn stop(mut self) -> Result<Vec<Vec<u8>>> {
-        self.process.terminate(Duration::from_secs(5))?;
+        self.process.terminate(Duration::from_secs(20))?;
         self.payloads()
     }
 }

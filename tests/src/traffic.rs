@@ -121,7 +121,7 @@ pub fn roaming_client_is_followed(world: &World) -> Result<()> {
         client.namespace.run(&format!("wg set {} listen-port {port}", client.interface))?;
         ping::wait_for_reply(&client.namespace, server, Duration::from_secs(10))?;
         ping::all_answered(&client.namespace, server, 10)?;
-        wait_until(&format!("`wg show` at the gateway names port {port}"), Duration::from_secs(5), || {
+        wait_until(&format!("`wg show` at the gateway names port {port}"), Duration::from_secs(20), || {
             Ok(world.gateway.show("endpoints")?.contains(&format!(":{port}\n")))
         })?;
     }

@@ -194,7 +194,7 @@ fn ecn_marks_cross_in_both_directions(lab: &mut Lab, program: Program, io: Io) -
     // A packet that cannot carry the mark is dropped, and counted.
     let before = pair.gateway.status()?;
     ensure!(!ping::once(client, server_address.into())?, "a packet that is not ECN-capable lost its mark");
-    wait_until("the drop is counted", Duration::from_secs(5), || {
+    wait_until("the drop is counted", Duration::from_secs(20), || {
         Ok(pair.gateway.status()?.since(&before).verdict("drop_ecn") >= 1)
     })
 }

@@ -49,7 +49,7 @@ fn n01_ten_flood_pings_are_counted_to_the_byte_with_their_handshake(lab: &mut La
     // The first client calls the gateway.
     ten_pings(&first.namespace, inner(GATEWAY_HOST).v4.into())?;
     let of = |client: &Client| gateway.wg().transfer(&client.keys.public);
-    wait_until("ten pings are counted", Duration::from_secs(5), || {
+    wait_until("ten pings are counted", Duration::from_secs(20), || {
         Ok(of(first)?.tx >= RESPONDER_TX && first.wg().transfer(&gateway.keys.public)?.rx >= RESPONDER_TX)
     })?;
     let responder = of(first)?;
@@ -62,7 +62,7 @@ fn n01_ten_flood_pings_are_counted_to_the_byte_with_their_handshake(lab: &mut La
     let endpoint = format!("[2001:db8:1::{:x}]:{}", 12, second.show("listen-port")?.trim());
     gateway.wg().set(&format!("peer {} endpoint {endpoint}", second.keys.public))?;
     ten_pings(&gateway.namespace, second.inner.v4.into())?;
-    wait_until("ten pings are counted", Duration::from_secs(5), || Ok(of(second)?.rx >= RESPONDER_TX))?;
+    wait_until("ten pings are counted", Duration::from_secs(20), || Ok(of(second)?.rx >= RESPONDER_TX))?;
     let initiator = of(second)?;
     ensure!(initiator.rx == RESPONDER_TX, "{initiator:?}");
     ensure!([INITIATOR_TX, INITIATOR_TX + KEEPALIVE].contains(&initiator.tx), "{initiator:?}");
@@ -143,7 +143,7 @@ fn n08_padding_stays_within_the_mtu_of_a_route(lab: &mut Lab, io: Io) -> Result<
     let lost = |from| -> Result<u32> { Ok(ping::run_with(from, to.into(), 3, 50, "-s 1269")?.lost()) };
     ensure!(lost(&gateway.namespace)? == 3, "1297 bytes are not padded to 1300: this test shows nothing");
     gateway.namespace.ip(&format!("route add {to}/32 dev {interface} mtu 1299"))?;
-    wait_until("the route's MTU is known", Duration::from_secs(5), || Ok(lost(&gateway.namespace)? == 0))?;
+    wait_until("the route's MTU is known", Duration::from_secs(20), || Ok(lost(&gateway.namespace)? == 0))?;
     ensure!(lost(&world.site.server)? == 0, "packets through the gateway are padded beyond the route's MTU");
     Ok(())
 }

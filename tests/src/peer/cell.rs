@@ -97,7 +97,7 @@ impl Cell {
 fn check_states(pair: &Pair, connection: Connection, traffic: &Traffic) -> Result<()> {
     let program = pair.remote.program;
     let mut seen = String::new();
-    wait_until("both sides' counters are right", Duration::from_secs(5), || {
+    wait_until("both sides' counters are right", Duration::from_secs(20), || {
         let complaint = traffic.complaint(program, &pair.gateway_state()?, &pair.remote.state()?);
         seen = complaint.unwrap_or_default();
         Ok(seen.is_empty())

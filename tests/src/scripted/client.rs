@@ -19,7 +19,10 @@ use crate::{
 };
 
 /// Time for an answer that has to come. On a busy machine scheduling alone takes long.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time for an initiation that has to be the first: after five seconds there is another.
+pub const FIRST_INITIATION: Duration = Duration::from_millis(4500);
 
 /// Time after which an answer that must not come has not come. What would answer wrongly answers at once.
 pub const SILENCE: Duration = Duration::from_millis(100);
