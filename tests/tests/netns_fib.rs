@@ -156,16 +156,11 @@ fn vpp_packets_on_a_queue_of_another_worker_are_opened(lab: &mut Lab, io: Io) ->
     let same = gateway.wg().latest_handshake(&client.keys.public)?;
     ensure!(same == handshake, "another session: nothing was handed over");
     if io == Io::AfXdp {
-        let status = gateway.status()?;
-        let workers = status.value()["workers"].as_array().cloned().unwrap_or_default();
-        let opened = workers
-            .iter()
-            .filter(|worker| {
-                worker.pointer("/counts/verdicts/opened_to_link").is_some()
-                    || worker.to_string().contains("opened_to_link")
-            })
-            .count();
-        ensure!(opened >= 2, "one worker opened everything: {:?}", status.value()["workers"]);
+        wait_until("two workers have opened packets", SETTLE, || {
+            let status = gateway.status()?;
+            let workers = status.value()["workers"].as_array().into_iter().flatten();
+            Ok(workers.filter(|worker| worker.to_string().contains("opened_to_link")).count() >= 2)
+        })?;
     }
     Ok(())
 }

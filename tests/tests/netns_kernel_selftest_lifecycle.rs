@@ -170,6 +170,9 @@ fn vpp_nothing_is_sent_or_answered_while_the_link_is_down(lab: &mut Lab, io: Io)
     };
     gateway.wg().set(&format!("peer {} persistent-keepalive 1", client.keys.public))?;
     gateway.namespace.ip(&format!("link set {} down", gateway.interface))?;
+    wait_until("the gateway knows that the link is down", Duration::from_secs(20), || {
+        Ok(!gateway.status()?.value()["up"].as_bool().context("it says so")?)
+    })?;
     // What was on its way has arrived.
     thread::sleep(Duration::from_millis(300));
     let sent = Capture::start(lab, &world.site.wan, "to-gateway", "udp src port 51820")?;
@@ -201,6 +204,7 @@ fn vpp_nothing_is_sent_or_answered_while_the_link_is_down(lab: &mut Lab, io: Io)
             .context("the link is up again")?;
     }
     for family in Family::BOTH {
+        ping::wait_for_reply(&world.site.server, client.inner.of(family), Duration::from_secs(15))?;
         ping::all_answered(&world.site.server, client.inner.of(family), 5)?;
         ping::all_answered(&client.namespace, server_side(SERVER_HOST).of(family), 5)?;
     }

@@ -78,6 +78,11 @@ impl Cell {
         let before = pair.gateway.status()?;
         let lens = payload_lens(self.inner, MTU);
         exchange(&lens)?;
+        // A worker counts a batch after it has sent it.
+        wait_until("all packets are counted", Duration::from_secs(20), || {
+            let delta = pair.gateway.status()?.since(&before);
+            Ok(delta.fast() + delta.slow() >= 2 * lens.len() as u64)
+        })?;
         let delta = pair.gateway.status()?.since(&before);
         let (fast, slow) = (delta.fast(), delta.slow());
         if pair.io == Io::AfXdp {
