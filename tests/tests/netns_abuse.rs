@@ -157,7 +157,8 @@ fn record(lab: &Lab, world: &World, work: impl FnOnce() -> Result<()>) -> Result
     })?;
     work()?;
     wait_until("the packets are recorded", Duration::from_secs(20), || {
-        Ok(fs::read(&file).is_ok_and(|bytes| udp_payloads(&bytes).len() >= 20))
+        let bytes = fs::read(&file).unwrap_or_default();
+        Ok(udp_payloads(&bytes).iter().filter(|datagram| datagram.starts_with(&DATA)).count() >= 20)
     })?;
     tcpdump.terminate(Duration::from_secs(20))?;
     Ok(udp_payloads(&fs::read(&file).with_context(|| format!("{UPLINK} was not recorded"))?))

@@ -174,6 +174,8 @@ fn n08_padding_stays_within_the_tunnel_mtu(lab: &mut Lab, io: Io) -> Result<()> 
         let pings = ping::run_with(from, client.inner.v4.into(), 3, 50, "-M do -s 1269")?;
         ensure!(pings.lost() == 0, "{pings:?}");
     }
+    let count_long = |data: &[Vec<u8>]| data.iter().filter(|message| message.len() > 1000).count();
+    capture.wait_for("all long ones are recorded", |data| count_long(data) >= 6)?;
     let lengths: Vec<usize> = capture.stop()?.iter().map(Vec::len).filter(|len| *len > 1000).collect();
     ensure!(lengths.len() >= 6, "{lengths:?}");
     ensure!(lengths.iter().all(|len| *len == 1299 + 32), "{lengths:?}");
@@ -184,6 +186,7 @@ fn n08_padding_stays_within_the_tunnel_mtu(lab: &mut Lab, io: Io) -> Result<()> 
         let pings = ping::run(&world.site.server, to, 2, 50, len)?;
         ensure!(pings.lost() == 0, "{len} bytes: {pings:?}");
     }
+    capture.wait_for("all are recorded", |data| data.len() >= 6)?;
     let data = capture.stop()?;
     ensure!(data.len() >= 6 && data.iter().all(|message| message.len() % 16 == 0), "not padded");
     Ok(())

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use tests::scripted::{
-    Bed, Case, Client, Initiation, Secrets,
+    Bed, Case, Client, Datagram, Initiation, Secrets,
     client::{PATIENCE, SILENCE, random_index},
     layout::{
         self, COOKIE_REPLY_LEN, ENCRYPTED_STATIC, ENCRYPTED_TIMESTAMP, INITIATION_LEN, RESPONSE,
@@ -245,7 +245,7 @@ fn timestamp_need_not_be_near_the_present(_: &Bed, client: &mut Client) -> Resul
 
 fn initiations_within_20_ms_get_one_answer(_: &Bed, client: &mut Client) -> Result<()> {
     const SENT: usize = 12;
-    // Again, where a slow machine took so long that all of them could be answered.
+    // Again, where a slow machine took so long that more of them could be answered, or had one from before to read.
     for _ in 0..20 {
         let mut messages = Vec::new();
         for _ in 0..SENT {
@@ -254,9 +254,14 @@ fn initiations_within_20_ms_get_one_answer(_: &Bed, client: &mut Client) -> Resu
         }
         let start = Instant::now();
         messages.iter().try_for_each(|message| client.send(message))?;
-        let mut answers = vec![client.expect(RESPONSE, PATIENCE)?.at];
-        while let Some(datagram) = client.wire.receive(SILENCE)? {
-            answers.push(datagram.at);
+        let mut answers = Vec::new();
+        let mut patience = Duration::from_secs(1);
+        while let Some(Datagram { bytes, at, .. }) = client.wire.receive(patience)? {
+            // Not to those of the time before.
+            if messages.iter().any(|message| bytes.get(8..12) == Some(&message[4..8])) {
+                answers.push(at);
+                patience = SILENCE;
+            }
         }
         let spread =
             answers.iter().max().map_or(Duration::ZERO, |last| last.saturating_duration_since(start));
@@ -266,11 +271,11 @@ fn initiations_within_20_ms_get_one_answer(_: &Bed, client: &mut Client) -> Resu
             "{} answers in {spread:?} to {SENT} initiations",
             answers.len()
         );
-        if answers_max <= SENT / 3 {
+        if !answers.is_empty() && answers_max <= SENT / 3 {
             return Ok(());
         }
     }
-    anyhow::bail!("{SENT} initiations never came within 60 ms")
+    anyhow::bail!("{SENT} initiations were never answered within 80 ms")
 }
 
 fn session_indices_are_random_and_unique(_: &Bed, client: &mut Client) -> Result<()> {

