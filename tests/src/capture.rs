@@ -41,9 +41,14 @@ impl Capture {
         Ok(udp_payloads(&bytes))
     }
 
+    /// Waits until `enough` says that all that matters was recorded: what was not read yet is lost by [`Capture::stop`].
+    pub fn wait_for(&self, what: &str, enough: impl Fn(&[Vec<u8>]) -> bool) -> Result<()> {
+        wait_until(what, Duration::from_secs(20), || Ok(enough(&self.payloads()?)))
+    }
+
     /// Ends the recording and returns all of it.
     pub fn stop(mut self) -> Result<Vec<Vec<u8>>> {
-        self.process.terminate(Duration::from_secs(5))?;
+        self.process.terminate(Duration::from_secs(20))?;
         self.payloads()
     }
 }

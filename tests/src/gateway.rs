@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Time for a tunnel program to start or stop.
-pub const START_TIMEOUT: Duration = Duration::from_secs(15);
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The data path `wgx` is told to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ impl Lab {
             for offload in OFFLOADS {
                 // Not every kernel lets every one of them be changed.
                 let line = format!("ethtool -K {} {offload} off", end.interface);
-                end.namespace.attempt(&line, std::time::Duration::from_secs(5))?;
+                end.namespace.attempt(&line, std::time::Duration::from_secs(30))?;
             }
             end.namespace.ip(&format!("link set {} up", end.interface))?;
         }

@@ -43,6 +43,11 @@ impl Losses {
         Self(counted.collect())
     }
 
+    /// How much was counted everywhere.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
     /// How much was counted in one namespace.
     pub fn in_namespace(&self, namespace: &Namespace) -> u64 {
         let mark = format!("{} ", namespace.name());

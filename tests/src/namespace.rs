@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Time for a command that only talks to the kernel.
-const QUICK: Duration = Duration::from_secs(15);
+const QUICK: Duration = Duration::from_secs(30);
 
 /// A network namespace of the laboratory. Cloning clones the name, not the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

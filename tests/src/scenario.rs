@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use crate::{Lab, gateway, peer::Program, program, registry};
 
 /// A test that has not ended by then hangs.
-const TIMEOUT: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Programs every scenario uses.
 const PROGRAMS: [&str; 10] =

@@ -166,7 +166,7 @@ impl Site {
     pub fn start_iperf_in(&self, lab: &Lab, namespace: &Namespace) -> Result<Process> {
         let mut command = namespace.command(program_or_name("iperf3"));
         let mut process = lab.spawn(&format!("iperf3-{}", namespace.name()), command.arg("--server"))?;
-        wait_until("iperf3 listens", std::time::Duration::from_secs(5), || {
+        wait_until("iperf3 listens", std::time::Duration::from_secs(20), || {
             process.check_running()?;
             Ok(namespace.run("ss -Hltn sport = :5201")?.contains(":5201"))
         })?;

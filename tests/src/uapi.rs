@@ -57,11 +57,17 @@ impl Uapi {
                 return Ok(String::from_utf8(std::mem::replace(&mut self.pending, rest))?);
             }
             searched = self.pending.len().saturating_sub(1);
-            let mut bytes = [0; 16 << 10];
-            let len = self.stream.read(&mut bytes).context("no answer")?;
-            ensure!(len > 0, "closed after {:?}", String::from_utf8_lossy(&self.pending));
-            self.pending.extend_from_slice(&bytes[..len]);
+            self.hear()?;
         }
+    }
+
+    /// Waits until something is said, a part of an answer at most, and keeps it for [`Uapi::answer`].
+    pub fn hear(&mut self) -> Result<()> {
+        let mut bytes = [0; 16 << 10];
+        let len = self.stream.read(&mut bytes).context("no answer")?;
+        ensure!(len > 0, "closed after {:?}", String::from_utf8_lossy(&self.pending));
+        self.pending.extend_from_slice(&bytes[..len]);
+        Ok(())
     }
 
     /// Whether the other side has closed, once all it said is read.

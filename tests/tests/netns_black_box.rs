@@ -184,7 +184,7 @@ fn source_owned_by_another_peer_is_refused(lab: &mut Lab, program: Program, io: 
         let line = format!("ping -n -c 3 -i 0.05 -W 1 -I {stolen} {server}");
         let outcome = client.attempt(&line, Duration::from_secs(20))?;
         ensure!(!outcome.status.success(), "`{line}` was answered");
-        wait_until("refused sources are counted", Duration::from_secs(5), || {
+        wait_until("refused sources are counted", Duration::from_secs(20), || {
             Ok(pair.gateway.status()?.since(&before).verdict("drop_source_not_allowed") >= 3)
         })?;
         // Of several addresses the kernel may prefer the stolen one.

@@ -132,8 +132,8 @@ fn bulk_flows_both_ways(lab: &mut Lab, program: Program, io: Io) -> Result<()> {
     for direction in Direction::BOTH {
         let tcp = iperf::tcp(&pair.remote.namespace, server.v4.into(), direction, 1)?;
         ensure!(tcp.bits_per_second > 1e6, "TCP, {direction:?}: {tcp:?}");
-        let udp = iperf::udp(&pair.remote.namespace, server.v6.into(), direction, 1, 2, 1000)?;
-        ensure!(udp.packets > 100 && udp.lost == 0, "UDP, {direction:?}: {udp:?}");
+        let udp = iperf::udp_lossless(lab, &pair.remote.namespace, server.v6.into(), direction, 2, 1000)?;
+        ensure!(udp.packets > 100, "UDP, {direction:?}: {udp:?}");
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ fn ecn_marks_cross_in_both_directions(lab: &mut Lab, program: Program, io: Io) -
     // A packet that cannot carry the mark is dropped, and counted.
     let before = pair.gateway.status()?;
     ensure!(!ping::once(client, server_address.into())?, "a packet that is not ECN-capable lost its mark");
-    wait_until("the drop is counted", Duration::from_secs(5), || {
+    wait_until("the drop is counted", Duration::from_secs(20), || {
         Ok(pair.gateway.status()?.since(&before).verdict("drop_ecn") >= 1)
     })
 }

@@ -69,21 +69,19 @@ fn n24_persistent_keepalives_begin_when_the_link_comes_up_or_the_key_is_set(
         ours.wg().set(&format!("private-key {} {line}", key.display()))?;
         ensure!(sent()? == 0, "{endpoint}: sent while down");
         ours.namespace.ip(&format!("link set {} up", ours.interface))?;
-        wait_until(
-            "a keepalive is tried when the link comes up",
-            Duration::from_secs(3),
-            || Ok(sent()? > 0),
-        )?;
+        wait_until("a keepalive is tried when the link comes up", Duration::from_secs(20), || {
+            Ok(sent()? > 0)
+        })?;
         // First up, then the key.
         ours.wg().set(&format!("private-key /dev/null peer {peer} remove"))?;
         ours.wg().set(&line)?;
         ensure!(sent()? == 0, "{endpoint}: sent without a key");
         ours.wg().set(&format!("private-key {}", key.display()))?;
-        wait_until("a keepalive is tried when the key is set", Duration::from_secs(3), || Ok(sent()? > 0))?;
+        wait_until("a keepalive is tried when the key is set", Duration::from_secs(20), || Ok(sent()? > 0))?;
         ours.namespace.ip(&format!("link set {} down", ours.interface))?;
         ours.wg().set(&format!("peer {peer} remove"))?;
         // Unlike the kernel's, it hears of its link by a message.
-        wait_until("it knows that the link is down", Duration::from_secs(5), || {
+        wait_until("it knows that the link is down", Duration::from_secs(20), || {
             Ok(!ours.status()?.value()["up"].as_bool().context("it says so")?)
         })?;
     }
@@ -111,7 +109,7 @@ fn n33_peers_with_public_keys_of_low_order_are_sent_nothing(lab: &mut Lab, io: I
     // The recorder works, and so does a peer with a key of the large group.
     let peer = tests::keys::Keys::generate()?.public;
     ours.wg().set(&format!("peer {peer} persistent-keepalive 1 endpoint 192.0.2.2:1111"))?;
-    wait_until("a good key is sent an initiation", Duration::from_secs(5), || {
+    wait_until("a good key is sent an initiation", Duration::from_secs(20), || {
         Ok(capture.payloads()?.iter().any(|datagram| datagram.len() == 148))
     })?;
     Ok(())
@@ -151,7 +149,7 @@ fn n34_an_ended_gateway_leaves_no_bpf_object_netdev_or_file(lab: &mut Lab, io: I
     let status = ours.process().terminate(START_TIMEOUT)?;
     ensure!(status.success(), "{status}");
     for (kind, id) in &objects {
-        wait_until(&format!("BPF {kind} {id} is gone"), Duration::from_secs(5), || {
+        wait_until(&format!("BPF {kind} {id} is gone"), Duration::from_secs(20), || {
             let outcome = ours.namespace.attempt(&format!("bpftool {kind} show id {id}"), START_TIMEOUT)?;
             Ok(!outcome.status.success())
         })?;
@@ -172,6 +170,9 @@ fn vpp_nothing_is_sent_or_answered_while_the_link_is_down(lab: &mut Lab, io: Io)
     };
     gateway.wg().set(&format!("peer {} persistent-keepalive 1", client.keys.public))?;
     gateway.namespace.ip(&format!("link set {} down", gateway.interface))?;
+    wait_until("the gateway knows that the link is down", Duration::from_secs(20), || {
+        Ok(!gateway.status()?.value()["up"].as_bool().context("it says so")?)
+    })?;
     // What was on its way has arrived.
     thread::sleep(Duration::from_millis(300));
     let sent = Capture::start(lab, &world.site.wan, "to-gateway", "udp src port 51820")?;
@@ -203,6 +204,7 @@ fn vpp_nothing_is_sent_or_answered_while_the_link_is_down(lab: &mut Lab, io: Io)
             .context("the link is up again")?;
     }
     for family in Family::BOTH {
+        ping::wait_for_reply(&world.site.server, client.inner.of(family), Duration::from_secs(15))?;
         ping::all_answered(&world.site.server, client.inner.of(family), 5)?;
         ping::all_answered(&client.namespace, server_side(SERVER_HOST).of(family), 5)?;
     }

@@ -20,10 +20,10 @@ const CLIENT_NOTICES: Duration = Duration::from_secs(45);
 /// Nothing of the gateway is left but, when it was killed, the files of its sockets.
 fn check_undone(gateway: &Gateway) -> Result<()> {
     // The kernel takes down what belonged to file descriptors a moment after the process is gone.
-    wait_until("no XDP program is attached", Duration::from_secs(5), || {
+    wait_until("no XDP program is attached", Duration::from_secs(20), || {
         Ok(gateway.xdp_interfaces()?.is_empty())
     })?;
-    wait_until("the tunnel interface is gone", Duration::from_secs(5), || Ok(!gateway.has_interface()?))?;
+    wait_until("the tunnel interface is gone", Duration::from_secs(20), || Ok(!gateway.has_interface()?))?;
     let listeners = gateway.namespace.run("ss -Hlun")?;
     ensure!(!listeners.contains(&format!(":{LISTEN_PORT} ")), "still listening: {listeners}");
     let bpf = gateway.namespace.run("bpftool net show")?;
@@ -131,7 +131,7 @@ fn allowed_ips_say_who_may_send_what() {
             !ping::once(&client.namespace, server.v6.into())?,
             "a source that is not allowed gets through"
         );
-        wait_until("the drop is counted", Duration::from_secs(5), || {
+        wait_until("the drop is counted", Duration::from_secs(20), || {
             Ok(gateway.status()?.since(&before).verdict("drop_source_not_allowed") >= 1)
         })
     });

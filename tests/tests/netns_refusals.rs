@@ -2,9 +2,11 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tests::{
     Gateway, Implementation, Io, Lab, Namespace, Site, World, gateway::wgx_path, program, scenario_with_wgx,
+    wait_until,
 };
 
 /// A start that fails fails at once.
@@ -34,9 +36,13 @@ fn check_refused(command: &mut Command, namespace: &Namespace, code: i32, named:
         .collect();
     ensure!(complaints.len() == 1, "{} complaints, not one; {said}", complaints.len());
     ensure!(complaints[0].contains(named), "`{named}` is not named; {said}");
-    let after = state(namespace)?;
-    ensure!(before == after, "`{line}` changed\n{before}\nto\n{after}");
-    Ok(())
+    check_unchanged(namespace, &before).with_context(|| format!("after `{line}`"))
+}
+
+/// Waits until the state is that of before: the kernel takes down what belonged to a process a moment after its end.
+fn check_unchanged(namespace: &Namespace, before: &str) -> Result<()> {
+    let unchanged = wait_until("nothing is left behind", TIMEOUT, || Ok(state(namespace)? == before));
+    unchanged.with_context(|| format!("{before}\nbecame\n{}", state(namespace).unwrap_or_default()))
 }
 
 /// What a failed start could have left: interfaces with their XDP programs, and sockets.
@@ -51,7 +57,15 @@ fn state(namespace: &Namespace) -> Result<String> {
         }
     }
     sockets.sort();
-    Ok(format!("{}{}{sockets:?}", namespace.ip("-oneline link show")?, namespace.run("ss -Hlun")?))
+    // Not the carrier, which the kernel notices some time after a link was made.
+    let links: Value = serde_json::from_str(&namespace.ip("-json link show")?)?;
+    let link = |link: &Value| {
+        let is_up = link["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "UP"));
+        let [name, mtu, address, xdp] = ["ifname", "mtu", "address", "xdp"].map(|field| &link[field]);
+        format!("{name} up {is_up} mtu {mtu} address {address} xdp {xdp}\n")
+    };
+    let links: String = links.as_array().into_iter().flatten().map(link).collect();
+    Ok(format!("{links}{}{sockets:?}", namespace.run("ss -Hlun")?))
 }
 
 /// A site whose gateway has not been started.
@@ -153,7 +167,6 @@ fn missing_capabilities_are_named() {
         ensure!(outcome.status.code() == Some(1), "{:?}: {}", outcome.status, outcome.stderr);
         ensure!(outcome.stderr.contains("CAP_"), "no capability is named: {}", outcome.stderr);
         ensure!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
-        ensure!(before == state(&site.gateway)?, "something was left behind");
-        Ok(())
+        check_unchanged(&site.gateway, &before)
     });
 }

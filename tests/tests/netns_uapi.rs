@@ -510,6 +510,8 @@ fn an_answer_of_megabytes_is_told_whole_while_others_are_served() {
         // One that asks and does not read, until it is given up.
         let mut deaf = Uapi::connect(&gateway.interface)?;
         deaf.send("get=1\n\n")?;
+        // Its answer has begun before anybody else asks.
+        deaf.hear()?;
         let mut other = Uapi::connect(&gateway.interface)?;
         let get = other.get()?;
         ensure!(get.matches("public_key=").count() == 20_000, "{} peers", get.matches("public_key=").count());

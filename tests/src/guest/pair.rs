@@ -182,7 +182,7 @@ impl Pair {
     /// Waits until both counted the same, and returns it as the kernel has it.
     pub fn agreed_transfer(&self) -> Result<Transfer> {
         let mut last = None;
-        let agreed = wait_until("both sides count the same", Duration::from_secs(5), || {
+        let agreed = wait_until("both sides count the same", Duration::from_secs(20), || {
             let (kernel, wgx) = self.transfers()?;
             last = Some((kernel, wgx));
             Ok(kernel == wgx.mirrored())

@@ -78,6 +78,11 @@ impl Cell {
         let before = pair.gateway.status()?;
         let lens = payload_lens(self.inner, MTU);
         exchange(&lens)?;
+        // A worker counts a batch after it has sent it.
+        wait_until("all packets are counted", Duration::from_secs(20), || {
+            let delta = pair.gateway.status()?.since(&before);
+            Ok(delta.fast() + delta.slow() >= 2 * lens.len() as u64)
+        })?;
         let delta = pair.gateway.status()?.since(&before);
         let (fast, slow) = (delta.fast(), delta.slow());
         if pair.io == Io::AfXdp {
@@ -97,7 +102,7 @@ impl Cell {
 fn check_states(pair: &Pair, connection: Connection, traffic: &Traffic) -> Result<()> {
     let program = pair.remote.program;
     let mut seen = String::new();
-    wait_until("both sides' counters are right", Duration::from_secs(5), || {
+    wait_until("both sides' counters are right", Duration::from_secs(20), || {
         let complaint = traffic.complaint(program, &pair.gateway_state()?, &pair.remote.state()?);
         seen = complaint.unwrap_or_default();
         Ok(seen.is_empty())

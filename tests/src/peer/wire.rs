@@ -162,7 +162,7 @@ impl Recorder {
         what: &str,
         mut enough: impl FnMut(&[Vec<u8>]) -> bool,
     ) -> Result<Vec<Vec<u8>>> {
-        wait_until(what, Duration::from_secs(15), || {
+        wait_until(what, Duration::from_secs(30), || {
             self.process.check_running()?;
             Ok(enough(&self.messages()?))
         })?;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,10 @@ use crate::{
 };
 
 /// Time for an answer that has to come. On a busy machine scheduling alone takes long.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time for an initiation that has to be the first: after five seconds there is another.
+pub const FIRST_INITIATION: Duration = Duration::from_millis(4500);
 
 /// Time after which an answer that must not come has not come. What would answer wrongly answers at once.
 pub const SILENCE: Duration = Duration::from_millis(100);
@@ -44,7 +48,8 @@ pub struct Client {
     /// Its addresses inside the tunnel.
     pub inner: Addresses,
     last_timestamp: Timestamp,
-    initiated_at: Option<Instant>,
+    /// When the gateway can have read the last initiation at the latest.
+    initiated_at: Mutex<Option<Instant>>,
 }
 
 impl Client {
@@ -57,7 +62,7 @@ impl Client {
         inner: Addresses,
     ) -> Self {
         let last_timestamp = Timestamp::at(Duration::ZERO);
-        Self { secrets, wire, namespace, gateway, inner, last_timestamp, initiated_at: None }
+        Self { secrets, wire, namespace, gateway, inner, last_timestamp, initiated_at: Mutex::new(None) }
     }
 
     /// The family of the outer addresses.
@@ -84,7 +89,7 @@ impl Client {
 
     /// A right initiation, later than all before it. Waits until the gateway may accept another.
     pub fn initiation(&mut self) -> Result<Initiation> {
-        if let Some(at) = self.initiated_at {
+        if let Some(at) = *self.initiated_at() {
             thread::sleep(INITIATION_SPACING.saturating_sub(at.elapsed()));
         }
         let timestamp = Timestamp::now().max(self.last_timestamp.later_by(Duration::from_nanos(1)));
@@ -94,7 +99,7 @@ impl Client {
     /// An initiation that is right but perhaps for its timestamp.
     pub fn initiation_at(&mut self, timestamp: Timestamp) -> Result<Initiation> {
         self.last_timestamp = timestamp.max(self.last_timestamp);
-        self.initiated_at = Some(Instant::now());
+        *self.initiated_at() = Some(Instant::now());
         Initiation::new(&self.secrets, timestamp, random_index()?)
     }
 
@@ -119,8 +124,6 @@ impl Client {
     /// Takes the response to an initiation that was sent.
     pub fn response_to(&mut self, initiation: Initiation) -> Result<Session> {
         let response = self.expect(RESPONSE, PATIENCE)?;
-        // The gateway may have read the initiation only just now: its spacing counts from then.
-        self.initiated_at = Some(response.at);
         initiation.complete(&self.secrets, &response.bytes)
     }
 
@@ -136,6 +139,7 @@ impl Client {
         let end = Instant::now() + patience;
         let mut others = Vec::new();
         while let Some(datagram) = self.wire.receive(end.saturating_duration_since(Instant::now()))? {
+            self.note(&datagram);
             if kind(&datagram.bytes) == wanted {
                 return Ok(datagram);
             }
@@ -146,7 +150,21 @@ impl Client {
 
     /// The next datagram, whatever it is.
     pub fn next(&self, patience: Duration) -> Result<Datagram> {
-        self.wire.receive(patience)?.with_context(|| format!("nothing came within {patience:?}"))
+        let datagram =
+            self.wire.receive(patience)?.with_context(|| format!("nothing came within {patience:?}"))?;
+        self.note(&datagram);
+        Ok(datagram)
+    }
+
+    /// The gateway may have read an initiation just before it responds: its spacing counts from then.
+    fn note(&self, datagram: &Datagram) {
+        if kind(&datagram.bytes) == RESPONSE {
+            *self.initiated_at() = Some(datagram.at);
+        }
+    }
+
+    fn initiated_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.initiated_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error if anything comes.

@@ -4,7 +4,7 @@ use std::{
     io::IoSliceMut,
     net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -12,8 +12,9 @@ use nix::{
     errno::Errno,
     sys::socket::{
         ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-        sockopt::{IpRecvTos, Ipv4Tos, Ipv6RecvTClass, Ipv6TClass},
+        sockopt::{IpRecvTos, Ipv4Tos, Ipv6RecvTClass, Ipv6TClass, ReceiveTimestampns},
     },
+    sys::time::TimeSpec,
 };
 
 use crate::Namespace;
@@ -30,7 +31,7 @@ pub struct Datagram {
     pub from: SocketAddr,
     /// The outer TOS or traffic class.
     pub tos: u8,
-    /// When we saw it.
+    /// When the kernel got it, however late we were to read it.
     pub at: Instant,
 }
 
@@ -50,6 +51,7 @@ impl Wire {
         } else {
             setsockopt(&socket, Ipv6RecvTClass, &true)?;
         }
+        setsockopt(&socket, ReceiveTimestampns, &true)?;
         Ok(Self { socket })
     }
 
@@ -91,16 +93,20 @@ impl Wire {
 
     fn receive_one(&self) -> Result<Datagram, Errno> {
         let mut buffer = vec![0; DATAGRAM_MAX];
-        let mut control = nix::cmsg_space!(i32, i32);
+        let mut control = nix::cmsg_space!(i32, i32, TimeSpec);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let fd = self.socket.as_raw_fd();
         let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty())?;
-        let at = Instant::now();
+        let mut at = Instant::now();
         let mut tos = 0;
         for control in message.cmsgs()? {
             match control {
                 ControlMessageOwned::Ipv4Tos(value) => tos = value,
                 ControlMessageOwned::Ipv6TClass(value) => tos = value as u8,
+                ControlMessageOwned::ScmTimestampns(stamp) => {
+                    let waited = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from(stamp));
+                    at = at.checked_sub(waited.unwrap_or_default()).unwrap_or(at);
+                }
                 _ => {}
             }
         }

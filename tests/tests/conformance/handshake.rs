@@ -1,10 +1,13 @@
 //! The gateway as responder: which initiations it answers, and how (P1, P2).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use tests::scripted::{
-    Bed, Case, Client, Initiation, Secrets,
+    Bed, Case, Client, Datagram, Initiation, Secrets,
     client::{PATIENCE, SILENCE, random_index},
     layout::{
         self, COOKIE_REPLY_LEN, ENCRYPTED_STATIC, ENCRYPTED_TIMESTAMP, INITIATION_LEN, RESPONSE,
@@ -242,19 +245,37 @@ fn timestamp_need_not_be_near_the_present(_: &Bed, client: &mut Client) -> Resul
 
 fn initiations_within_20_ms_get_one_answer(_: &Bed, client: &mut Client) -> Result<()> {
     const SENT: usize = 12;
-    let mut messages = Vec::new();
-    for _ in 0..SENT {
-        let later = client.last_timestamp().later_by(Duration::from_secs(1));
-        messages.push(client.initiation_at(later)?.message);
+    // Again, where a slow machine took so long that more of them could be answered, or had one from before to read.
+    for _ in 0..20 {
+        let mut messages = Vec::new();
+        for _ in 0..SENT {
+            let later = client.last_timestamp().later_by(Duration::from_secs(1));
+            messages.push(client.initiation_at(later)?.message);
+        }
+        let start = Instant::now();
+        messages.iter().try_for_each(|message| client.send(message))?;
+        let mut answers = Vec::new();
+        let mut patience = Duration::from_secs(1);
+        while let Some(Datagram { bytes, at, .. }) = client.wire.receive(patience)? {
+            // Not to those of the time before.
+            if messages.iter().any(|message| bytes.get(8..12) == Some(&message[4..8])) {
+                answers.push(at);
+                patience = SILENCE;
+            }
+        }
+        let spread =
+            answers.iter().max().map_or(Duration::ZERO, |last| last.saturating_duration_since(start));
+        let answers_max = 1 + usize::try_from(spread.as_millis() / 20)?;
+        ensure!(
+            answers.len() <= answers_max,
+            "{} answers in {spread:?} to {SENT} initiations",
+            answers.len()
+        );
+        if !answers.is_empty() && answers_max <= SENT / 3 {
+            return Ok(());
+        }
     }
-    messages.iter().try_for_each(|message| client.send(message))?;
-    let mut answers = 0;
-    while client.wire.receive(SILENCE)?.is_some() {
-        answers += 1;
-    }
-    // One, unless the machine stopped in between for as long.
-    ensure!((1..=SENT / 3).contains(&answers), "{answers} answers to {SENT} initiations at once");
-    Ok(())
+    anyhow::bail!("{SENT} initiations were never answered within 80 ms")
 }
 
 fn session_indices_are_random_and_unique(_: &Bed, client: &mut Client) -> Result<()> {

@@ -19,6 +19,7 @@ use tests::{
         client::{PATIENCE, SILENCE},
     },
     site::Family,
+    wait_until,
 };
 
 pub const CASES: &[Case] = tests::cases! {
@@ -241,7 +242,8 @@ fn traffic_goes_on_while_the_configuration_is_read_and_written(bed: &Bed, client
             let is_over = &is_over;
             threads.push(scope.spawn(move || -> Result<u32> {
                 let mut count = 0;
-                while !is_over.load(Ordering::Relaxed) {
+                // Once at least, however late it begins.
+                while count == 0 || !is_over.load(Ordering::Relaxed) {
                     let changed = bed.uapi(&format!(
                         "set=1\npublic_key={}\nreplace_allowed_ips=true\nallowed_ip={}/32\nallowed_ip=10.{}.0.0/16\n\n",
                         hex(&other.secrets.public), other.inner.v4, 100 + count % 100
@@ -313,20 +315,30 @@ fn thousand_peers_are_read_back_exactly(bed: &Bed, client: &mut Client) -> Resul
     client.connect().map(|_| ())
 }
 
+/// Brings the tunnel up or down, of which the gateway hears by a message; only ours tells when.
+fn set_link(bed: &Bed, state: &str) -> Result<()> {
+    bed.gateway.namespace.ip(&format!("link set {} {state}", bed.gateway.interface))?;
+    if !bed.is_wgx() {
+        thread::sleep(SILENCE * 2);
+        return Ok(());
+    }
+    wait_until(&format!("the gateway knows that it is {state}"), PATIENCE, || {
+        Ok(bed.gateway.status()?.value()["up"].as_bool() == Some(state == "up"))
+    })
+}
+
 /// Late in the table: the tunnel's IPv6 address and route go with it.
 fn tunnel_that_is_down_answers_nothing(bed: &Bed, client: &mut Client) -> Result<()> {
     let service = bed.service(client.family())?;
     let mut session = client.connect()?;
     client.exchange(&mut session, &service, b"up")?;
-    bed.gateway.namespace.ip(&format!("link set {} down", bed.gateway.interface))?;
-    thread::sleep(SILENCE * 2);
+    set_link(bed, "down")?;
     while client.wire.receive(SILENCE)?.is_some() {}
     client.initiate()?;
     client.send(&session.seal(&client.packet(&service, b"down")))?;
     client.send(&session.keepalive())?;
     service.silence()?;
     client.silence(SILENCE)?;
-    bed.gateway.namespace.ip(&format!("link set {} up", bed.gateway.interface))?;
-    thread::sleep(SILENCE * 2);
+    set_link(bed, "up")?;
     client.connect().context("up again").map(|_| ())
 }

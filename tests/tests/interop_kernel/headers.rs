@@ -26,7 +26,7 @@ const CE: u8 = 3;
 const MARK: &str = "loss 100% ecn";
 const CLEAN: &str = "delay 0ms";
 /// For the last lines of a capture.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Where routers mark what they would rather drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
