@@ -40,17 +40,20 @@ pub struct Straight {
     pub gateway: Namespace,
     /// The server.
     pub server: Namespace,
+    /// Queues of each interface, and so workers of the gateway.
+    pub queue_count: u32,
 }
 
 impl Straight {
-    /// Builds it, with one queue per interface.
-    pub fn build(lab: &mut Lab) -> Result<Self> {
+    /// Builds it, with so many queues per interface.
+    pub fn build(lab: &mut Lab, queue_count: u32) -> Result<Self> {
         let straight = Self {
             clients: lab.namespace("clients")?,
             gateway: lab.namespace("gateway")?,
             server: lab.namespace("server")?,
+            queue_count,
         };
-        let Self { clients, gateway, server } = &straight;
+        let Self { clients, gateway, server, .. } = &straight;
         gateway.sysctl("net/ipv4/ip_forward", "1")?;
         let ends = [
             (clients, UPLINK, site::outer(CLIENTS_HOST), site::outer(GATEWAY_HOST)),
@@ -58,7 +61,7 @@ impl Straight {
         ];
         for (namespace, interface, address, gateway_address) in ends {
             let end = LinkEnd { namespace: gateway, interface };
-            lab.link(end, LinkEnd { namespace, interface: INTERFACE }, 1)?;
+            lab.link(end, LinkEnd { namespace, interface: INTERFACE }, queue_count)?;
             gateway.add_address(interface, gateway_address.v4.into(), 24)?;
             namespace.add_address(INTERFACE, address.v4.into(), 24)?;
         }
@@ -135,6 +138,7 @@ impl Straight {
             clients: side(&self.clients, UPLINK, site::outer(CLIENTS_HOST).v4)?,
             server: side(&self.server, DOWNLINK, site::server_side(SERVER_HOST).v4)?,
             client_count,
+            queue_count: self.queue_count,
             tunnel,
         })
     }

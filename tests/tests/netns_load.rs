@@ -29,7 +29,7 @@ fn check_complete(outcome: &Outcome) -> Result<()> {
 #[test]
 fn every_packet_of_a_slow_trial_is_accounted_for() {
     scenario_with_wgx("every_packet_of_a_slow_trial_is_accounted_for", |lab| {
-        let straight = Straight::build(lab)?;
+        let straight = Straight::build(lab, 1)?;
         let seed = KeySeed::random()?;
         let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
         gateway.start(lab)?;
@@ -55,9 +55,35 @@ fn every_packet_of_a_slow_trial_is_accounted_for() {
 }
 
 #[test]
+fn clients_are_spread_over_all_queues_and_workers() {
+    scenario_with_wgx("clients_are_spread_over_all_queues_and_workers", |lab| {
+        let straight = Straight::build(lab, 2)?;
+        let seed = KeySeed::random()?;
+        let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
+        gateway.start(lab)?;
+        straight.route(&gateway)?;
+        let tunnel = straight.tunnel(&gateway.keys.public, &seed);
+        let (mut generator, _) = Generator::new(straight.setup(CLIENT_COUNT, Some(tunnel))?)?;
+        for direction in [Direction::Decrypt, Direction::Encrypt] {
+            check_complete(&generator.trial(&trial(direction, Sizes::Fixed(200)))?)?;
+        }
+        // Half of them, with an allowance for what comes before a next hop is known.
+        let enough = PACKET_COUNT / 2 * 95 / 100;
+        let status = gateway.status()?;
+        let workers = status.value()["workers"].as_array().cloned().unwrap_or_default();
+        for verdict in ["opened_to_link", "sealed_to_link"] {
+            let counts: Vec<_> =
+                workers.iter().filter_map(|worker| worker["verdicts"][verdict].as_u64()).collect();
+            ensure!(counts.iter().filter(|count| **count >= enough).count() == 2, "{verdict}: {counts:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_gateway_that_does_not_know_a_client_is_named_with_its_key() {
     scenario_with_wgx("a_gateway_that_does_not_know_a_client_is_named_with_its_key", |lab| {
-        let straight = Straight::build(lab)?;
+        let straight = Straight::build(lab, 1)?;
         let seed = KeySeed::random()?;
         let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, 1)?;
         gateway.start(lab)?;
@@ -74,7 +100,7 @@ fn a_gateway_that_does_not_know_a_client_is_named_with_its_key() {
 #[test]
 fn without_wireguard_all_packets_are_forwarded_as_they_are() {
     scenario_with_wgx("without_wireguard_all_packets_are_forwarded_as_they_are", |lab| {
-        let straight = Straight::build(lab)?;
+        let straight = Straight::build(lab, 1)?;
         let (mut generator, _) = Generator::new(straight.setup(CLIENT_COUNT, None)?)?;
         for direction in [Direction::Decrypt, Direction::Bidirectional] {
             check_complete(&generator.trial(&trial(direction, Sizes::Fixed(1228)))?)?;

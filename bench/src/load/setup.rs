@@ -12,6 +12,8 @@ use wireguard::{KEY_LEN, PrivateKey, PublicKey};
 pub const FIRST_PORT: u16 = 10_000;
 /// Clients one generator can be: each has a port of its own.
 pub const CLIENTS_MAX: u32 = 50_000;
+/// Queues of an interface one generator can serve.
+pub const QUEUES_MAX: u32 = 16;
 /// UDP port of the server, and of clients inside the tunnel.
 pub const INNER_PORT: u16 = 5004;
 
@@ -20,7 +22,7 @@ pub const INNER_PORT: u16 = 5004;
 /// ```text
 /// clients (namespace) interface ── uplink gateway downlink ── interface (namespace) server
 /// ```
-/// Both interfaces are veth ends with one queue, up, addressed, without offloads, and with no XDP program. The
+/// Both interfaces are veth ends with `queue_count` queues, up, addressed, without offloads, and with no XDP program. The
 /// kernel of each side goes on answering ARP: only IPv4 UDP packets are the generator's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
@@ -30,6 +32,8 @@ pub struct Setup {
     pub server: Side,
     /// Clients there are: as many handshakes. A [`Trial`](super::Trial) may use fewer.
     pub client_count: u32,
+    /// Queues of each interface. All packets of a client go by one of them: clients take turns.
+    pub queue_count: u32,
     /// The gateway under test; `None` sends plain UDP packets, as long as sealed ones would be, for what forwards
     /// without WireGuard.
     pub tunnel: Option<Tunnel>,
@@ -77,6 +81,11 @@ impl Setup {
             (1..=CLIENTS_MAX).contains(&self.client_count),
             "client_count is {}: there are 1 to {CLIENTS_MAX} clients",
             self.client_count
+        );
+        ensure!(
+            (1..=QUEUES_MAX).contains(&self.queue_count),
+            "queue_count is {}: interfaces have 1 to {QUEUES_MAX} queues",
+            self.queue_count
         );
         if let Some(tunnel) = &self.tunnel {
             tunnel.gateway_key()?;
@@ -203,6 +212,7 @@ mod tests {
             clients: side("eth0", 2),
             server: side("eth0", 3),
             client_count: 10,
+            queue_count: 1,
             tunnel: Some(Tunnel {
                 address: Ipv4Addr::new(192, 0, 2, 1),
                 port: 51820,
@@ -232,6 +242,7 @@ mod tests {
         };
         assert!(refused(|setup| setup.client_count = 0).contains("client_count is 0"));
         assert!(refused(|setup| setup.client_count = CLIENTS_MAX + 1).contains("50001"));
+        assert!(refused(|setup| setup.queue_count = 0).contains("queue_count is 0"));
         assert!(
             refused(|setup| setup.tunnel.as_mut().unwrap().public_key = "AAAA".into()).contains("`AAAA`")
         );

@@ -44,7 +44,13 @@ pub fn plots(report: &Report, folder: &Path) -> Result<Vec<Plot>> {
         let title = format!("Latency by percentile at {kpps} kpps");
         add(title, &format!("latency-{kpps}kpps"), &|path| latency_svg(&series, path))?;
     }
-    for (axis, name) in [(Axis::Clients, "clients"), (Axis::Peers, "peers"), (Axis::Prefixes, "prefixes")] {
+    let axes = [
+        (Axis::Clients, "clients"),
+        (Axis::Peers, "peers"),
+        (Axis::Prefixes, "prefixes"),
+        (Axis::Workers, "workers"),
+    ];
+    for (axis, name) in axes {
         if let Some(lines) = scaling(report, axis, name) {
             add(format!("Throughput against {name}"), &format!("scale-{name}"), &|path| lines.write(path))?;
         }

@@ -148,6 +148,8 @@ pub enum Axis {
     Peers,
     /// Allowed prefixes of one peer; one client sends.
     Prefixes,
+    /// Workers of the gateway, each with a queue of its own; clients are spread over them.
+    Workers,
 }
 
 /// Speed and memory at one size.

@@ -162,6 +162,7 @@ fn scale(report: &Report) -> Grid {
             Axis::Clients => "clients",
             Axis::Peers => "peers",
             Axis::Prefixes => "prefixes",
+            Axis::Workers => "workers",
         };
         let [direction, size] = case_cells(case);
         grid.row([

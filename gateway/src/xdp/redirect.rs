@@ -23,22 +23,24 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Attaches the program to an interface in the driver, and gives queue `queue` to `socket`. Other queues, and
-    /// packets of other protocols, stay the kernel's.
+    /// Attaches the program to an interface in the driver, and gives each queue named in `sockets` to its socket. Other
+    /// queues, and packets of other protocols, stay the kernel's.
     ///
     /// # Errors
     ///
     /// Missing capabilities, another program on the interface, a driver without native XDP, or no `AF_XDP` socket.
-    pub fn attach(interface: &str, interface_index: u32, queue: u32, socket: BorrowedFd<'_>) -> Result<Self> {
+    pub fn attach(interface: &str, interface_index: u32, sockets: &[(u32, BorrowedFd<'_>)]) -> Result<Self> {
         object::unlock_memory();
         let mut ebpf = Ebpf::load(OBJECT).map_err(|error| Error::object(&error))?;
         let map = ebpf.map_mut(layout::REDIRECT).ok_or(Error::Foreign { missing: layout::REDIRECT })?;
-        let mut sockets = XskMap::try_from(map).map_err(|error| Error::map(layout::REDIRECT, &error))?;
-        sockets.set(queue, socket.as_raw_fd(), 0).map_err(|error| Error::Socket {
-            interface: interface.to_owned(),
-            queue,
-            cause: error::chain(&error),
-        })?;
+        let mut by_queue = XskMap::try_from(map).map_err(|error| Error::map(layout::REDIRECT, &error))?;
+        for &(queue, socket) in sockets {
+            by_queue.set(queue, socket.as_raw_fd(), 0).map_err(|error| Error::Socket {
+                interface: interface.to_owned(),
+                queue,
+                cause: error::chain(&error),
+            })?;
+        }
         let name = layout::REDIRECT_PROGRAM;
         let program = ebpf.program_mut(name).ok_or(Error::Foreign { missing: name })?;
         let program: &mut Xdp = program.try_into().map_err(|error| Error::program(&error))?;

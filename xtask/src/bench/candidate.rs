@@ -71,8 +71,8 @@ impl Candidate {
         }
     }
 
-    /// What serves the gateway's tunnel interface, on the gateway's processor; `None` without a tunnel.
-    pub fn command(self, gateway: &Gateway) -> Result<Option<Command>> {
+    /// What serves the gateway's tunnel interface, on these processors; `None` without a tunnel.
+    pub fn command(self, gateway: &Gateway, cpus: &[u32]) -> Result<Option<Command>> {
         let command = match self {
             Self::Wgx(io) => gateway.run_command(io)?,
             Self::Peer(program) => {
@@ -83,7 +83,7 @@ impl Candidate {
             }
             Self::Forward | Self::Kernel => return Ok(None),
         };
-        Ok(Some(pinned(&command, GATEWAY_CPU)))
+        Ok(Some(pinned(&command, cpus)))
     }
 }
 
@@ -97,10 +97,23 @@ fn prepare(program: Program, gateway: &Gateway) -> Result<()> {
     Ok(())
 }
 
-/// The same command, with all its threads on one processor.
-pub fn pinned(command: &Command, cpu: u32) -> Command {
+/// Where so many workers run: the first on the gateway's processor, the others on those behind the load generator's, or
+/// where there is none left, beside the generator.
+pub fn worker_cpus(workers: u32, cpu_count: u32) -> Vec<u32> {
+    let more = (1..workers).map(|worker| LOAD_CPU + worker);
+    let there = |cpu: u32| if cpu < cpu_count { cpu } else { LOAD_CPU };
+    std::iter::once(GATEWAY_CPU).chain(more.map(there)).collect()
+}
+
+/// As `taskset` and `--cores` take them.
+pub fn cpu_list(cpus: &[u32]) -> String {
+    cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The same command, with all its threads on these processors.
+pub fn pinned(command: &Command, cpus: &[u32]) -> Command {
     let mut outer = program::command("taskset");
-    outer.args(["--cpu-list", &cpu.to_string(), "nice", "-n", NICENESS]);
+    outer.args(["--cpu-list", &cpu_list(cpus), "nice", "-n", NICENESS]);
     outer.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
@@ -167,12 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn workers_share_the_generators_processor_only_where_there_is_no_other() {
+        assert_eq!(worker_cpus(1, 2), [0]);
+        assert_eq!(worker_cpus(3, 4), [0, 2, 3]);
+        assert_eq!(worker_cpus(2, 2), [0, 1]);
+    }
+
+    #[test]
     fn a_pinned_command_keeps_its_words_and_variables() {
         let mut command = Command::new("wireguard-go");
         command.args(["-f", "wg0"]).env("LOG_LEVEL", "error");
-        let pinned = pinned(&command, 3);
+        let pinned = pinned(&command, &[3, 5]);
         let words: Vec<_> = pinned.get_args().map(|word| word.to_string_lossy()).collect();
-        assert_eq!(words, ["--cpu-list", "3", "nice", "-n", "-20", "wireguard-go", "-f", "wg0"]);
+        assert_eq!(words, ["--cpu-list", "3,5", "nice", "-n", "-20", "wireguard-go", "-f", "wg0"]);
         assert!(
             pinned.get_envs().any(|(name, value)| name == "LOG_LEVEL" && value == Some("error".as_ref()))
         );

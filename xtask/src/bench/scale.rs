@@ -1,4 +1,4 @@
-//! `cargo xtask bench scale`: speed and memory against clients that send, peers configured and prefixes allowed.
+//! `cargo xtask bench scale`: speed and memory against clients that send, peers configured, prefixes allowed and workers.
 
 use std::time::Duration;
 
@@ -10,13 +10,16 @@ use bench::{
 };
 
 use super::{
-    candidate::Candidate,
+    candidate::{Candidate, LOAD_CPU, worker_cpus},
     session::{self, Session, trial_of},
-    stand::{Size, Stand},
+    stand::{Size, Stand, cpu_count},
 };
 
 /// The quick form ends about here.
 const BUDGET: Duration = Duration::from_secs(90);
+
+/// Clients whose packets are spread over workers.
+const FLOWS: u32 = 16;
 
 /// One size along an axis.
 struct Step {
@@ -28,7 +31,7 @@ struct Step {
 /// Measures and reports.
 pub fn run(args: &session::Args) -> Result<()> {
     let mut session = Session::start("scale", args, BUDGET)?;
-    for axis in [Axis::Clients, Axis::Peers, Axis::Prefixes] {
+    for axis in [Axis::Clients, Axis::Peers, Axis::Prefixes, Axis::Workers] {
         let steps = steps(axis, session.quick);
         let (ours, peers): (Vec<Step>, Vec<Step>) =
             steps.into_iter().partition(|step| matches!(step.candidate, Candidate::Wgx(_)));
@@ -50,8 +53,9 @@ fn steps(axis: Axis, quick: bool) -> Vec<Step> {
         (Axis::Clients, false) => &[1, 10, 1_000, 10_000],
         (Axis::Peers, true) => &[1, 20_000],
         (Axis::Peers, false) => &[1, 1_000, 10_000, 100_000],
-        (Axis::Prefixes, true) => &[],
+        (Axis::Prefixes | Axis::Workers, true) => &[],
         (Axis::Prefixes, false) => &[1, 1_000, 100_000],
+        (Axis::Workers, false) => &[1, 2],
     };
     let mut steps: Vec<Step> = counts.iter().map(|&count| Step { candidate: wgx, axis, count }).collect();
     if axis == Axis::Clients && !quick {
@@ -67,15 +71,19 @@ impl Step {
     fn size(&self) -> Size {
         match self.axis {
             Axis::Clients => Size::clients(self.count),
-            Axis::Peers => Size { clients: 1, peers: self.count, prefixes: 1 },
-            Axis::Prefixes => Size { clients: 1, peers: 1, prefixes: self.count },
+            Axis::Peers => Size { peers: self.count, ..Size::clients(1) },
+            Axis::Prefixes => Size { prefixes: self.count, ..Size::clients(1) },
+            Axis::Workers => Size { workers: self.count, ..Size::clients(FLOWS) },
         }
     }
 
     /// Prefixes are looked up on the way out, and checked on the way in.
     fn case(&self) -> Case {
-        let direction = if self.axis == Axis::Clients { Direction::Decrypt } else { Direction::Encrypt };
-        let clients = if self.axis == Axis::Clients { self.count } else { 1 };
+        let (direction, clients) = match self.axis {
+            Axis::Clients => (Direction::Decrypt, self.count),
+            Axis::Peers | Axis::Prefixes => (Direction::Encrypt, 1),
+            Axis::Workers => (Direction::Decrypt, FLOWS),
+        };
         Case { direction, sizes: Sizes::Fixed(1228), clients }
     }
 }
@@ -83,6 +91,12 @@ impl Step {
 /// All sizes of an axis are up at once and measured in turn.
 fn measure(session: &mut Session, axis: Axis, steps: &[Step]) -> Result<()> {
     let mut stands: Vec<(&Step, Stand, Vec<f64>)> = Vec::new();
+    let most = steps.iter().map(|step| step.size().workers).max().unwrap_or(1);
+    if worker_cpus(most, cpu_count()?).contains(&LOAD_CPU) {
+        session.note(format!(
+            "of {most} workers one shares its processor with the load generator: there are no more"
+        ));
+    }
     for step in steps.iter().filter(|step| session.includes(step.candidate)).collect::<Vec<_>>() {
         if let Some(stand) = session.stand(step.candidate, step.size())? {
             stands.push((step, stand, Vec::new()));
@@ -126,6 +140,7 @@ mod tests {
     fn quick_runs_measure_what_the_goals_take() {
         let counts: Vec<_> = steps(Axis::Clients, true).iter().map(|step| step.count).collect();
         assert_eq!(counts, [1, 10_000]);
+        assert_eq!(steps(Axis::Workers, true).len(), 0, "there is hardly a processor for the second");
         assert!(steps(Axis::Peers, false).iter().any(|step| step.count == 100_000));
     }
 

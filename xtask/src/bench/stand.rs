@@ -18,7 +18,7 @@ use bench::{
 };
 use rustix::process::Signal;
 
-use super::candidate::{Candidate, GATEWAY_CPU, LOAD_CPU, pinned, steer_receive};
+use super::candidate::{Candidate, GATEWAY_CPU, LOAD_CPU, cpu_list, pinned, steer_receive, worker_cpus};
 use crate::command::{command, target_dir};
 
 /// What differs between stands of the same candidate.
@@ -30,12 +30,14 @@ pub struct Size {
     pub peers: u32,
     /// Prefixes the first peer is allowed.
     pub prefixes: u32,
+    /// Queues of each interface, and so workers of ours.
+    pub workers: u32,
 }
 
 impl Size {
     /// As many peers as clients.
     pub fn clients(clients: u32) -> Self {
-        Self { clients, peers: clients, prefixes: 1 }
+        Self { clients, peers: clients, prefixes: 1, workers: 1 }
     }
 }
 
@@ -72,7 +74,8 @@ impl Stand {
     }
 
     fn build_in(lab: &mut Lab, candidate: Candidate, size: Size) -> Result<(Load, Option<Process>, f64)> {
-        let straight = Straight::build(lab)?;
+        let straight = Straight::build(lab, size.workers)?;
+        let cpus = worker_cpus(size.workers, cpu_count()?);
         let seed = KeySeed::random()?;
         let implementation = match candidate {
             Candidate::Wgx(io) => Implementation::Wgx(io),
@@ -83,10 +86,10 @@ impl Stand {
         add_prefixes(&mut gateway, size.prefixes);
         gateway.use_program(target_dir().join("release/wgx"));
         if candidate == Candidate::Wgx(Io::AfXdp) {
-            gateway.options = vec!["--cores".to_owned(), GATEWAY_CPU.to_string()];
+            gateway.options = vec!["--cores".to_owned(), cpu_list(&cpus)];
         }
         let mut configure_seconds = 0.0;
-        let process = if let Some(mut command) = candidate.command(&gateway)? {
+        let process = if let Some(mut command) = candidate.command(&gateway, &cpus)? {
             let mut process = lab.spawn(&candidate.contender().name, &mut command)?;
             wait_for_tunnel(&mut process, &gateway.namespace, &gateway.interface)?;
             let start = Instant::now();
@@ -104,7 +107,7 @@ impl Stand {
         let setup = straight.setup(size.clients, tunnel)?;
         let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
         generator.args(["--core", &LOAD_CPU.to_string()]);
-        let load = Load::start(&mut pinned(&generator, LOAD_CPU), &setup)?;
+        let load = Load::start(&mut pinned(&generator, &[LOAD_CPU]), &setup)?;
         Ok((load, process, configure_seconds))
     }
 
@@ -125,6 +128,11 @@ impl Stand {
         let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
         resident_mib(&text).with_context(|| format!("{path} names no VmRSS"))
     }
+}
+
+/// Processors this process may use.
+pub fn cpu_count() -> Result<u32> {
+    Ok(u32::try_from(std::thread::available_parallelism()?.get())?)
 }
 
 /// Ends all of them at once: some take seconds to go.

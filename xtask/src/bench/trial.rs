@@ -57,6 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "OPTIONS", default_value = "--cores 0", allow_hyphen_values = true)]
     options: String,
 
+    /// Queues of each interface, and so workers; their cores are among the options.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    workers: u32,
+
     /// The generator's CPU.
     #[arg(long, value_name = "CPU", default_value_t = 1)]
     core: u32,
@@ -111,7 +115,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
         build(args.program.is_none())?;
     }
     let _ahead = Ahead::of_other_sessions();
-    let straight = Straight::build(lab)?;
+    let straight = Straight::build(lab, args.workers)?;
     let seed = KeySeed::random()?;
     let implementation = match args.gateway {
         Subject::Wgx => Implementation::Wgx(Io::AfXdp),

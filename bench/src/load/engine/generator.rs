@@ -51,7 +51,7 @@ impl Generator {
     pub fn new(setup: Setup) -> Result<(Self, Ready)> {
         setup.check()?;
         let open = |side: &Side| {
-            Port::open(side.namespace.as_deref(), &side.interface)
+            Port::open(side.namespace.as_deref(), &side.interface, setup.queue_count)
                 .with_context(|| format!("cannot use interface {}", side.interface))
         };
         let mut generator = Self {

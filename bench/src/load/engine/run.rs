@@ -109,7 +109,8 @@ impl Run {
                 Lane::Down => &mut *server,
             };
             used[usize::from(planned.lane == Lane::Down)] = true;
-            port.push(traffic.frame_len(planned), |frame| traffic.write(sequence, planned, frame));
+            let len = traffic.frame_len(planned);
+            port.push(planned.client, len, |frame| traffic.write(sequence, planned, frame));
             match schedule.at_ns(sequence) {
                 Some(at_ns) => record_latency(&mut self.delay_ns, now.saturating_sub(self.start_ns + at_ns)),
                 None => self.sent_at_ns.push(now),

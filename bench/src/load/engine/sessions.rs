@@ -181,7 +181,7 @@ impl Exchange<'_> {
 
     fn send(&self, client: u32, datagram: &[u8], port: &mut Port) {
         let from = SocketAddrV4::new(self.setup.clients.address, client_port(client));
-        port.push(HEADERS_LEN + datagram.len(), |frame| {
+        port.push(client, HEADERS_LEN + datagram.len(), |frame| {
             write_ethernet(frame, self.setup.clients.mac, self.setup.clients.gateway_mac);
             write_ip_udp(&mut frame[ETHERNET_LEN..], from, self.endpoint(), IP_UDP_LEN + datagram.len());
             frame[HEADERS_LEN..].copy_from_slice(datagram);
