@@ -15,7 +15,8 @@ use super::tables::{PeerEntry, Shared, Tables};
 use super::unreachable::{ErrorLimit, answer};
 use crate::io::{Datagram, Frame, FramePool, Unreachable};
 
-/// Packets in one batch, at most: what one turn takes from a port (IX, OSDI 2014, finds 64 enough).
+/// Packets in one batch, at most: what one turn takes from a port (IX, OSDI 2014, finds 64 enough). Measured here, with 1
+/// and with 10,000 clients, 32, 64 and 128 do not differ beyond their spread; 64 is four groups of the batch cipher.
 pub const BATCH_MAX: usize = 64;
 
 /// One worker's engine.
