@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bench::load::{Direction, Generator, KeySeed, Outcome, Sizes, Trial};
-use tests::{Implementation, Io, Straight, scenario_with_wgx};
+use tests::{Gateway, Implementation, Io, Lab, Straight, scenario_with_wgx};
 
 const CLIENT_COUNT: u32 = 2;
 const RATE_PPS: u64 = 2_000;
@@ -26,17 +26,23 @@ fn check_complete(outcome: &Outcome) -> Result<()> {
     Ok(())
 }
 
+/// A gateway with so many queues and workers, and a generator with a session for each client.
+fn start(lab: &mut Lab, queue_count: u32) -> Result<(Gateway, Generator)> {
+    let straight = Straight::build(lab, queue_count)?;
+    let seed = KeySeed::random()?;
+    let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
+    gateway.start(lab)?;
+    straight.route(&gateway)?;
+    let tunnel = straight.tunnel(&gateway.keys.public, &seed);
+    let (generator, ready) = Generator::new(straight.setup(CLIENT_COUNT, Some(tunnel))?)?;
+    ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
+    Ok((gateway, generator))
+}
+
 #[test]
 fn every_packet_of_a_slow_trial_is_accounted_for() {
     scenario_with_wgx("every_packet_of_a_slow_trial_is_accounted_for", |lab| {
-        let straight = Straight::build(lab, 1)?;
-        let seed = KeySeed::random()?;
-        let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
-        gateway.start(lab)?;
-        straight.route(&gateway)?;
-        let tunnel = straight.tunnel(&gateway.keys.public, &seed);
-        let (mut generator, ready) = Generator::new(straight.setup(CLIENT_COUNT, Some(tunnel))?)?;
-        ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
+        let (gateway, mut generator) = start(lab, 1)?;
 
         let before = gateway.status()?;
         for (direction, sizes) in [
@@ -57,13 +63,7 @@ fn every_packet_of_a_slow_trial_is_accounted_for() {
 #[test]
 fn clients_are_spread_over_all_queues_and_workers() {
     scenario_with_wgx("clients_are_spread_over_all_queues_and_workers", |lab| {
-        let straight = Straight::build(lab, 2)?;
-        let seed = KeySeed::random()?;
-        let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
-        gateway.start(lab)?;
-        straight.route(&gateway)?;
-        let tunnel = straight.tunnel(&gateway.keys.public, &seed);
-        let (mut generator, _) = Generator::new(straight.setup(CLIENT_COUNT, Some(tunnel))?)?;
+        let (gateway, mut generator) = start(lab, 2)?;
         for direction in [Direction::Decrypt, Direction::Encrypt] {
             check_complete(&generator.trial(&trial(direction, Sizes::Fixed(200)))?)?;
         }

@@ -203,6 +203,15 @@ fn send_one(from: &mut AfXdpLink, pool: &mut FramePool, number: u32) {
     assert_eq!(from.transmit(pool, &mut frames), 1);
 }
 
+/// `va`, and `vb` whose owner polls its queue.
+fn polled_pair(sending: &mut FramePool, receiving: &mut FramePool) -> (AfXdpLink, AfXdpLink, Steering) {
+    let from = open(sending, "va", 0, CopyMode::WhereNeeded).unwrap();
+    let mut to = open(receiving, "vb", 0, CopyMode::WhereNeeded).unwrap();
+    let steering = steer(&to);
+    to.poll_napi().expect("a kernel from 5.11 on");
+    (from, to, steering)
+}
+
 #[test]
 fn a_link_that_polls_its_queue_needs_no_interrupts() {
     within("a_link_that_polls_its_queue_needs_no_interrupts", || {
@@ -210,10 +219,7 @@ fn a_link_that_polls_its_queue_needs_no_interrupts() {
         // Longer than the test: nothing but a poll of the link brings a frame.
         defer_interrupts(2, Duration::from_mins(10));
         let (mut sending, mut receiving) = (pool(), pool());
-        let mut from = open(&mut sending, "va", 0, CopyMode::WhereNeeded).unwrap();
-        let mut to = open(&mut receiving, "vb", 0, CopyMode::WhereNeeded).unwrap();
-        let _steering = steer(&to);
-        to.poll_napi().expect("a kernel from 5.11 on");
+        let (mut from, mut to, _steering) = polled_pair(&mut sending, &mut receiving);
         let mut frames = Vec::new();
         // The first tells the socket which instance to poll, and is the last to be brought to it.
         send_one(&mut from, &mut sending, 0);
@@ -243,10 +249,7 @@ fn the_kernel_takes_a_queue_back_that_is_polled_no_more() {
         make_veth(1);
         defer_interrupts(2, Duration::from_millis(300));
         let (mut sending, mut receiving) = (pool(), pool());
-        let mut from = open(&mut sending, "va", 0, CopyMode::WhereNeeded).unwrap();
-        let mut to = open(&mut receiving, "vb", 0, CopyMode::WhereNeeded).unwrap();
-        let _steering = steer(&to);
-        to.poll_napi().expect("a kernel from 5.11 on");
+        let (mut from, mut to, _steering) = polled_pair(&mut sending, &mut receiving);
         let mut frames = Vec::new();
         for number in 0..5 {
             send_one(&mut from, &mut sending, number);
