@@ -1,5 +1,5 @@
 //! Load, measurement and plots for the demo, the tests in namespaces and the benchmarks.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod aead;
 pub mod chart;

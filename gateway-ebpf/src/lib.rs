@@ -11,6 +11,7 @@
 )]
 
 pub mod layout;
+pub mod load_layout;
 pub mod parse;
 pub mod reason;
 pub mod steer;

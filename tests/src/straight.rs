@@ -9,10 +9,11 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use bench::load::{KeySeed, Mac, Setup, Side, Tunnel};
+use bench::load::{Driver, KeySeed, Mac, Setup, Side, Tunnel};
 
 use crate::{
     Gateway, Implementation, Lab, Namespace, Process,
@@ -30,6 +31,7 @@ const CLIENTS_HOST: u8 = 2;
 pub const INNER_NETWORK: &str = "10.64.0.0/16";
 const FIRST_INNER: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 const TUNNEL_MTU: u16 = 1420;
+const OFFLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The three namespaces, cabled and addressed.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ impl Straight {
         for (namespace, interface, address, gateway_address) in ends {
             let end = LinkEnd { namespace: gateway, interface };
             lab.link(end, LinkEnd { namespace, interface: INTERFACE }, queue_count)?;
+            // Without an XDP program it is this that gives a veth end NAPI, which takes frames from a driver.
+            gateway.attempt(&format!("ethtool -K {interface} gro on"), OFFLOAD_TIMEOUT)?;
             gateway.add_address(interface, gateway_address.v4.into(), 24)?;
             namespace.add_address(INTERFACE, address.v4.into(), 24)?;
         }
@@ -124,7 +128,7 @@ impl Straight {
     }
 
     /// What the generator is told; without a tunnel it sends plain packets.
-    pub fn setup(&self, client_count: u32, tunnel: Option<Tunnel>) -> Result<Setup> {
+    pub fn setup(&self, driver: Driver, client_count: u32, tunnel: Option<Tunnel>) -> Result<Setup> {
         let side = |namespace: &Namespace, gateway_interface, address: Ipv4Addr| -> Result<Side> {
             Ok(Side {
                 namespace: Some(namespace.name().to_owned()),
@@ -139,6 +143,7 @@ impl Straight {
             server: side(&self.server, DOWNLINK, site::server_side(SERVER_HOST).v4)?,
             client_count,
             queue_count: self.queue_count,
+            driver,
             tunnel,
         })
     }

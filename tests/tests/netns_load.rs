@@ -1,7 +1,7 @@
 //! The load generator is right before anything is measured with it: at a low rate every packet is accounted for.
 
 use anyhow::{Result, ensure};
-use bench::load::{Direction, Generator, KeySeed, Outcome, Sizes, Trial};
+use bench::load::{Direction, Driver, Generator, KeySeed, Outcome, Sizes, Trial};
 use tests::{Gateway, Implementation, Io, Lab, Straight, scenario_with_wgx};
 
 const CLIENT_COUNT: u32 = 2;
@@ -34,7 +34,7 @@ fn start(lab: &mut Lab, queue_count: u32) -> Result<(Gateway, Generator)> {
     gateway.start(lab)?;
     straight.route(&gateway)?;
     let tunnel = straight.tunnel(&gateway.keys.public, &seed);
-    let (generator, ready) = Generator::new(straight.setup(CLIENT_COUNT, Some(tunnel))?)?;
+    let (generator, ready) = Generator::new(straight.setup(Driver::LiveFrames, CLIENT_COUNT, Some(tunnel))?)?;
     ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
     Ok((gateway, generator))
 }
@@ -88,7 +88,7 @@ fn a_gateway_that_does_not_know_a_client_is_named_with_its_key() {
         let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, 1)?;
         gateway.start(lab)?;
         let tunnel = straight.tunnel(&gateway.keys.public, &seed);
-        let Err(error) = Generator::new(straight.setup(2, Some(tunnel))?) else {
+        let Err(error) = Generator::new(straight.setup(Driver::LiveFrames, 2, Some(tunnel))?) else {
             anyhow::bail!("a stranger got a session");
         };
         let expected = format!("does the gateway know the public key {}", seed.public_key(1));
@@ -101,7 +101,7 @@ fn a_gateway_that_does_not_know_a_client_is_named_with_its_key() {
 fn without_wireguard_all_packets_are_forwarded_as_they_are() {
     scenario_with_wgx("without_wireguard_all_packets_are_forwarded_as_they_are", |lab| {
         let straight = Straight::build(lab, 1)?;
-        let (mut generator, _) = Generator::new(straight.setup(CLIENT_COUNT, None)?)?;
+        let (mut generator, _) = Generator::new(straight.setup(Driver::LiveFrames, CLIENT_COUNT, None)?)?;
         for direction in [Direction::Decrypt, Direction::Bidirectional] {
             check_complete(&generator.trial(&trial(direction, Sizes::Fixed(1228)))?)?;
         }

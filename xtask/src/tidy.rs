@@ -15,11 +15,13 @@ const MAX_TEST_LINES: usize = 600;
 const UNSAFE: &[&str] = &[
     "aead/src/",
     "aead/tests/differential/guarded.rs",
+    "bench/src/load/engine/live/mapped.rs",
     "gateway/src/control/netlink/test_netns.rs",
     "gateway/src/control/readable.rs",
     "gateway/src/io/af_xdp/",
     "gateway/src/io/udp/options.rs",
     "gateway/tests/io_linux/namespace.rs",
+    "gateway-ebpf/src/load_maps.rs",
     "gateway-ebpf/src/packet.rs",
     "gateway-ebpf/src/tables.rs",
 ];

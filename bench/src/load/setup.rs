@@ -34,9 +34,23 @@ pub struct Setup {
     pub client_count: u32,
     /// Queues of each interface. All packets of a client go by one of them: clients take turns.
     pub queue_count: u32,
+    /// What packets come and go by.
+    pub driver: Driver,
     /// The gateway under test; `None` sends plain UDP packets, as long as sealed ones would be, for what forwards
     /// without WireGuard.
     pub tunnel: Option<Tunnel>,
+}
+
+/// What the generator's packets come and go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// Frames made and taken down inside the kernel: several times as many as by [`Driver::AfXdp`], and a sink that costs
+    /// the gateway's processor hardly more than a wire. All by the queue that belongs to the generator's CPU, and so one
+    /// queue only. The gateway's interfaces need NAPI: an XDP program, or generic receive offload.
+    LiveFrames,
+    /// AF_XDP sockets on both interfaces, one per queue.
+    AfXdp,
 }
 
 /// One end of the path under test.
@@ -85,6 +99,11 @@ impl Setup {
         ensure!(
             (1..=QUEUES_MAX).contains(&self.queue_count),
             "queue_count is {}: interfaces have 1 to {QUEUES_MAX} queues",
+            self.queue_count
+        );
+        ensure!(
+            self.driver == Driver::AfXdp || self.queue_count == 1,
+            "queue_count is {}: live frames are for one queue",
             self.queue_count
         );
         if let Some(tunnel) = &self.tunnel {
@@ -213,6 +232,7 @@ mod tests {
             server: side("eth0", 3),
             client_count: 10,
             queue_count: 1,
+            driver: Driver::LiveFrames,
             tunnel: Some(Tunnel {
                 address: Ipv4Addr::new(192, 0, 2, 1),
                 port: 51820,
@@ -243,6 +263,7 @@ mod tests {
         assert!(refused(|setup| setup.client_count = 0).contains("client_count is 0"));
         assert!(refused(|setup| setup.client_count = CLIENTS_MAX + 1).contains("50001"));
         assert!(refused(|setup| setup.queue_count = 0).contains("queue_count is 0"));
+        assert!(refused(|setup| setup.queue_count = 2).contains("one queue"));
         assert!(
             refused(|setup| setup.tunnel.as_mut().unwrap().public_key = "AAAA".into()).contains("`AAAA`")
         );

@@ -12,7 +12,7 @@ use ::tests::{
 };
 use anyhow::{Context as _, Result, anyhow};
 use bench::{
-    load::{KeySeed, Load, Outcome, Trial},
+    load::{Driver, KeySeed, Load, Outcome, Trial},
     report::Contender,
     search::Tester,
 };
@@ -104,7 +104,7 @@ impl Stand {
             None
         };
         let tunnel = candidate.has_tunnel().then(|| straight.tunnel(&gateway.keys.public, &seed));
-        let setup = straight.setup(size.clients, tunnel)?;
+        let setup = straight.setup(driver(size.workers), size.clients, tunnel)?;
         let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
         generator.args(["--core", &LOAD_CPU.to_string()]);
         let load = Load::start(&mut pinned(&generator, &[LOAD_CPU]), &setup)?;
@@ -128,6 +128,11 @@ impl Stand {
         let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
         resident_mib(&text).with_context(|| format!("{path} names no VmRSS"))
     }
+}
+
+/// What the load comes by. Frames made in the kernel all enter by one queue.
+pub fn driver(workers: u32) -> Driver {
+    if workers == 1 { Driver::LiveFrames } else { Driver::AfXdp }
 }
 
 /// Processors this process may use.

@@ -1,10 +1,10 @@
 //! `cargo xtask bench trial`: one gateway, some trials by hand. For whoever tunes the data path.
 
 use anyhow::{Result, anyhow};
-use bench::load::{Direction, KeySeed, Load, Outcome, Sizes, Trial};
+use bench::load::{Direction, Driver, KeySeed, Load, Outcome, Sizes, Trial};
 use tests::{Implementation, Io, Lab, Straight};
 
-use super::priority::Ahead;
+use super::{priority::Ahead, stand::driver};
 use crate::{
     command::{cargo, command, run as run_command, target_dir},
     demo::console::Console,
@@ -61,6 +61,10 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     workers: u32,
 
+    /// What the load comes by, live-frames or af-xdp; live-frames with one worker, af-xdp with more.
+    #[arg(long, value_name = "NAME", value_parser = driver_named)]
+    driver: Option<Driver>,
+
     /// The generator's CPU.
     #[arg(long, value_name = "CPU", default_value_t = 1)]
     core: u32,
@@ -89,6 +93,14 @@ fn direction(text: &str) -> Result<Direction, String> {
         "hairpin" => Ok(Direction::Hairpin),
         "both" => Ok(Direction::Bidirectional),
         _ => Err("use decrypt, encrypt, hairpin or both".to_owned()),
+    }
+}
+
+fn driver_named(text: &str) -> Result<Driver, String> {
+    match text {
+        "live-frames" => Ok(Driver::LiveFrames),
+        "af-xdp" => Ok(Driver::AfXdp),
+        _ => Err("use live-frames or af-xdp".to_owned()),
     }
 }
 
@@ -134,7 +146,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
         straight.route(&gateway)?;
         Some(straight.tunnel(&gateway.keys.public, &seed))
     };
-    let setup = straight.setup(args.clients, tunnel)?;
+    let setup = straight.setup(args.driver.unwrap_or(driver(args.workers)), args.clients, tunnel)?;
     let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
     let mut load = Load::start(generator.args(["--core", &args.core.to_string()]), &setup)?;
     if !args.json {

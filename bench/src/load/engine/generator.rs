@@ -1,4 +1,4 @@
-//! The load generator: both ports, the clients' sessions, and trials one after the other.
+//! The load generator: both ends, the clients' sessions, and trials one after the other.
 
 use std::{
     thread::sleep,
@@ -9,13 +9,14 @@ use aead::Aead;
 use anyhow::{Context as _, Result, ensure};
 
 use super::account::Account;
+use super::live::LiveFrames;
 use super::port::Port;
 use super::run::Run;
 use super::schedule::Schedule;
 use super::sessions::Sessions;
 use super::sink::Sink;
 use super::traffic::{SEALED_LEN_MAX, Traffic, datagram_len};
-use crate::load::{Direction, Outcome, Ready, Setup, Side, Sizes, Trial};
+use crate::load::{Direction, Driver, Outcome, Ready, Setup, Side, Sizes, Trial};
 use crate::media::{Latency, Percentile};
 
 /// Without a tunnel, whose MTU would bound them: what fits into an Ethernet MTU of 1500 when sealed.
@@ -29,11 +30,17 @@ const SETTLING: Duration = Duration::from_millis(150);
 /// What a trial takes beside its sending, for the age of sessions.
 const OVERHEAD_SECONDS: f64 = 15.0;
 
+/// What packets come and go by.
+enum Ends {
+    /// Both sides, the clients' first.
+    AfXdp(Box<[Port; 2]>),
+    LiveFrames(LiveFrames),
+}
+
 /// A generator in its place.
 pub struct Generator {
     setup: Setup,
-    clients: Port,
-    server: Port,
+    ends: Ends,
     sessions: Sessions,
     sink: Sink,
     sealed: Vec<u8>,
@@ -50,13 +57,14 @@ impl Generator {
     /// The setup is wrong, an interface cannot be had, or the gateway does not answer.
     pub fn new(setup: Setup) -> Result<(Self, Ready)> {
         setup.check()?;
-        let open = |side: &Side| {
-            Port::open(side.namespace.as_deref(), &side.interface, setup.queue_count)
-                .with_context(|| format!("cannot use interface {}", side.interface))
+        let ends = match setup.driver {
+            Driver::AfXdp => {
+                Ends::AfXdp(Box::new([open(&setup, &setup.clients)?, open(&setup, &setup.server)?]))
+            }
+            Driver::LiveFrames => Ends::LiveFrames(LiveFrames::new(&setup)),
         };
         let mut generator = Self {
-            clients: open(&setup.clients)?,
-            server: open(&setup.server)?,
+            ends,
             sessions: Sessions::new(setup.client_count),
             sink: Sink::default(),
             sealed: Vec::new(),
@@ -90,7 +98,21 @@ impl Generator {
     fn renew(&mut self, count: u32, seconds: f64) -> Result<u32> {
         let Some(tunnel) = &self.setup.tunnel else { return Ok(0) };
         let lasting_ns = ((seconds + OVERHEAD_SECONDS) * 1e9) as u64;
-        self.sessions.renew(count, lasting_ns, &self.setup, tunnel, &mut self.clients)
+        let stale = self.sessions.stale(count, lasting_ns);
+        let stale_count = stale.len() as u32;
+        if stale_count > 0 {
+            let mut opened;
+            let clients = match &mut self.ends {
+                Ends::AfXdp(ports) => &mut ports[0],
+                // Only for as long as there are handshakes: the socket would be in the way of the capture.
+                Ends::LiveFrames(_) => {
+                    opened = open(&self.setup, &self.setup.clients)?;
+                    &mut opened
+                }
+            };
+            self.sessions.renew(stale, &self.setup, tunnel, clients)?;
+        }
+        Ok(stale_count)
     }
 
     /// A packet from each client, so that the gateway knows its neighbours and may use all sessions, and if the trial
@@ -140,16 +162,32 @@ impl Generator {
             self.trial_count,
             &mut self.sealed,
         )?;
-        self.sink.begin(self.trial_count, self.setup.tunnel.is_some(), schedule.count(), datagram_len);
-        let drops_before = self.clients.drops() + self.server.drops();
-        let run = Run::perform(&mut traffic, &mut self.clients, &mut self.server, &mut self.sink);
-        let sink_drops = self.clients.drops() + self.server.drops() - drops_before;
+        let is_sampled = matches!(self.ends, Ends::LiveFrames(_));
+        let is_tunnel = self.setup.tunnel.is_some();
+        self.sink.begin(self.trial_count, is_tunnel, is_sampled, schedule.count(), datagram_len);
+        let (run, sink_drops) = match &mut self.ends {
+            Ends::AfXdp(ports) => {
+                let [clients, server] = &mut **ports;
+                let drops_before = clients.drops() + server.drops();
+                let run = Run::perform(&mut traffic, clients, server, &mut self.sink);
+                (run, clients.drops() + server.drops() - drops_before)
+            }
+            Ends::LiveFrames(live) => {
+                let is_sealed = is_tunnel && trial.direction != Direction::Decrypt;
+                live.perform(&mut traffic, &mut self.sink, is_sealed)?
+            }
+        };
         let (arrivals, corrupt) = self
             .sink
             .conclude(&schedule, &self.sessions, self.aead, |sequence| run.intended_ns(&traffic, sequence));
         let account = Account::of(&arrivals, run.sent_until_ns);
         Ok(outcome(trial, &run, &account, sink_drops, corrupt))
     }
+}
+
+fn open(setup: &Setup, side: &Side) -> Result<Port> {
+    Port::open(side.namespace.as_deref(), &side.interface, setup.queue_count)
+        .with_context(|| format!("cannot use interface {}", side.interface))
 }
 
 fn outcome(trial: &Trial, run: &Run, account: &Account, sink_drops: u64, corrupt: u64) -> Outcome {

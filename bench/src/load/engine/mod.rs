@@ -4,6 +4,7 @@ mod account;
 mod core;
 mod forward;
 mod generator;
+mod live;
 mod namespace;
 mod packet;
 mod port;

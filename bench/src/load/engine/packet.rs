@@ -13,7 +13,9 @@ use crate::load::Mac;
 /// Bytes of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
 /// Bytes of IPv4 and UDP headers.
-pub const IP_UDP_LEN: usize = 20 + 8;
+pub const IP_UDP_LEN: usize = 20 + UDP_LEN;
+/// Bytes of a UDP header.
+const UDP_LEN: usize = 8;
 /// Bytes before a UDP payload in a frame.
 pub const HEADERS_LEN: usize = ETHERNET_LEN + IP_UDP_LEN;
 /// Bytes of a payload before its pattern.
@@ -88,15 +90,21 @@ pub fn is_intact(payload: &[u8]) -> bool {
     payload.get(STAMP_LEN..).is_some_and(|rest| PATTERN.get(..rest.len()) == Some(rest))
 }
 
-/// The UDP destination port and payload of an IPv4 frame without options, cut to its UDP length; `None` for others.
-pub fn udp(frame: &[u8]) -> Option<(u16, &[u8])> {
-    let headers = frame.get(..HEADERS_LEN)?;
+/// The UDP destination port and the length of the payload of an IPv4 frame without options, whose first bytes suffice;
+/// `None` for others.
+pub fn udp_header(head: &[u8]) -> Option<(u16, usize)> {
+    let headers = head.get(..HEADERS_LEN)?;
     if headers[12..15] != [0x08, 0x00, 0x45] || headers[23] != PROTOCOL_UDP {
         return None;
     }
     let udp_len = usize::from(u16::from_be_bytes([headers[38], headers[39]]));
-    let payload = frame.get(HEADERS_LEN..(HEADERS_LEN - 8).checked_add(udp_len)?)?;
-    Some((u16::from_be_bytes([headers[36], headers[37]]), payload))
+    Some((u16::from_be_bytes([headers[36], headers[37]]), udp_len.checked_sub(UDP_LEN)?))
+}
+
+/// The UDP destination port and payload of such a frame, cut to its UDP length.
+pub fn udp(frame: &[u8]) -> Option<(u16, &[u8])> {
+    let (port, payload_len) = udp_header(frame)?;
+    Some((port, frame.get(HEADERS_LEN..HEADERS_LEN + payload_len)?))
 }
 
 #[cfg(test)]

@@ -167,7 +167,11 @@ pub fn attach(pool: &mut FramePool, interface: &str) -> Result<(AfXdpLink, Redir
     Ok((link, redirect))
 }
 
-fn interface_index(interface: &str) -> Result<u32> {
+/// The index of an interface of the thread's namespace.
+///
+/// # Errors
+/// There is none of that name.
+pub fn interface_index(interface: &str) -> Result<u32> {
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None).context("cannot open a socket")?;
     netdevice::name_to_index(any, interface).with_context(|| format!("no interface {interface}"))
 }

@@ -8,20 +8,20 @@ use hdrhistogram::Histogram;
 
 use super::port::{BURST, Port};
 use super::schedule::Lane;
-use super::sink::Sink;
+use super::sink::{Sink, Taken};
 use super::traffic::Traffic;
 use crate::media::clock::now_ns;
 use crate::media::meter::{latency_histogram, record_latency};
 
 /// From the decision to start to the first packet.
-const LEAD_NS: u64 = 200_000;
+pub(super) const LEAD_NS: u64 = 200_000;
 /// How much longer than planned a trial may send what is due: a sender that was held up sends late but not less, and
 /// one that cannot keep up ends.
-const GRACE_NS: u64 = 500_000_000;
+pub(super) const GRACE_NS: u64 = 500_000_000;
 /// After sending, a trial ends when nothing has arrived for so long,
-const QUIET_NS: u64 = 200_000_000;
+pub(super) const QUIET_NS: u64 = 200_000_000;
 /// or after so long in any case.
-const DRAIN_NS_MAX: u64 = 3_000_000_000;
+pub(super) const DRAIN_NS_MAX: u64 = 3_000_000_000;
 
 /// How the sending went.
 pub struct Run {
@@ -36,7 +36,7 @@ pub struct Run {
     /// How much later than intended packets were sent.
     pub delay_ns: Histogram<u64>,
     /// When packets were sent whose time is "as soon as possible".
-    sent_at_ns: Vec<u64>,
+    pub(super) sent_at_ns: Vec<u64>,
 }
 
 impl Run {
@@ -147,6 +147,6 @@ impl Run {
 /// One burst from each side.
 #[inline]
 fn receive(clients: &mut Port, server: &mut Port, sink: &mut Sink) -> usize {
-    server.receive(|at_ns, frame| sink.take_plain(at_ns, frame))
-        + clients.receive(|at_ns, frame| sink.take_at_clients(at_ns, frame))
+    server.receive(|at_ns, frame| sink.take_plain(Taken::whole(at_ns, frame)))
+        + clients.receive(|at_ns, frame| sink.take_at_clients(Taken::whole(at_ns, frame)))
 }

@@ -66,25 +66,26 @@ impl Sessions {
         self.clients.get(client as usize)?.as_ref()
     }
 
-    /// Handshakes for those of the first `count` clients whose sessions would not last `lasting_ns`; returns how many.
+    /// Those of the first `count` clients whose sessions would not last `lasting_ns`.
+    pub fn stale(&self, count: u32, lasting_ns: u64) -> VecDeque<u32> {
+        let end_ns = now_ns() + lasting_ns;
+        let is_stale = |keyed: &Option<Keyed>| {
+            keyed.as_ref().is_none_or(|keyed| keyed.established_ns + AGE_MAX_NS < end_ns)
+        };
+        (0..count).filter(|client| self.clients.get(*client as usize).is_some_and(is_stale)).collect()
+    }
+
+    /// Handshakes for these clients.
     ///
     /// # Errors
     /// The gateway does not answer one of them.
     pub fn renew(
         &mut self,
-        count: u32,
-        lasting_ns: u64,
+        mut stale: VecDeque<u32>,
         setup: &Setup,
         tunnel: &Tunnel,
         port: &mut Port,
-    ) -> Result<u32> {
-        let end_ns = now_ns() + lasting_ns;
-        let is_stale = |keyed: &Option<Keyed>| {
-            keyed.as_ref().is_none_or(|keyed| keyed.established_ns + AGE_MAX_NS < end_ns)
-        };
-        let mut stale: VecDeque<u32> =
-            (0..count).filter(|client| self.clients.get(*client as usize).is_some_and(is_stale)).collect();
-        let stale_count = stale.len() as u32;
+    ) -> Result<()> {
         let exchange = Exchange { setup, tunnel, gateway: tunnel.gateway_key()? };
         let mut pending: Vec<Attempt> = Vec::with_capacity(WINDOW);
         while !(stale.is_empty() && pending.is_empty()) {
@@ -108,7 +109,7 @@ impl Sessions {
                 }
             }
         }
-        Ok(stale_count)
+        Ok(())
     }
 }
 

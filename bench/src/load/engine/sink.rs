@@ -9,7 +9,7 @@ use aead::{Aead, Packet};
 use wireguard::message::TRANSPORT_HEADER_LEN;
 
 use super::account::Arrival;
-use super::packet::{IP_UDP_LEN, is_intact, read_stamp, udp};
+use super::packet::{HEADERS_LEN, IP_UDP_LEN, is_intact, read_stamp, udp, udp_header};
 use super::schedule::{Lane, Schedule};
 use super::sessions::Sessions;
 use crate::load::setup::FIRST_PORT;
@@ -40,6 +40,24 @@ struct Sealed {
     kept_len: u16,
 }
 
+/// A packet that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// When, in nanoseconds.
+    pub at_ns: u64,
+    /// Its first bytes: Ethernet, IPv4 and UDP headers and 16 bytes of payload, if it has so many.
+    pub head: &'a [u8],
+    /// All of it, where that is known.
+    pub whole: Option<&'a [u8]>,
+}
+
+impl<'a> Taken<'a> {
+    /// A packet of which everything is known.
+    pub fn whole(at_ns: u64, frame: &'a [u8]) -> Self {
+        Self { at_ns, head: frame, whole: Some(frame) }
+    }
+}
+
 /// The log of one trial at a time; its memory is used again.
 #[derive(Debug, Default)]
 pub struct Sink {
@@ -50,15 +68,19 @@ pub struct Sink {
     sealed: Vec<Sealed>,
     kept: Vec<u8>,
     keep_every: usize,
+    /// Only packets that are to be looked at come whole.
+    is_sampled: bool,
     corrupt: u64,
 }
 
 impl Sink {
     /// Forgets everything, and makes room for a trial of `count` packets of up to `datagram_len` bytes.
-    pub fn begin(&mut self, trial: u32, is_tunnel: bool, count: u64, datagram_len: usize) {
+    /// With `is_sampled`, packets come whole only when they are to be looked at.
+    pub fn begin(&mut self, trial: u32, is_tunnel: bool, is_sampled: bool, count: u64, datagram_len: usize) {
         let count = count as usize;
         self.trial = trial;
         self.is_tunnel = is_tunnel;
+        self.is_sampled = is_sampled;
         self.corrupt = 0;
         self.keep_every = (count * datagram_len).div_ceil(KEPT_LEN_MAX).max(1);
         self.plain.clear();
@@ -74,38 +96,42 @@ impl Sink {
         self.plain.len() + self.sealed.len()
     }
 
-    /// Takes a frame that arrived at the server, or at clients without a tunnel.
+    /// Takes a packet that arrived at the server, or at clients without a tunnel.
     #[inline]
-    pub fn take_plain(&mut self, at_ns: u64, frame: &[u8]) {
-        let Some((_, payload)) = udp(frame) else { return };
-        if let Some(sequence) = read_stamp(payload, self.trial) {
-            if sequence.is_multiple_of(COMPARED_EVERY) && !is_intact(payload) {
+    pub fn take_plain(&mut self, taken: Taken<'_>) {
+        if udp_header(taken.head).is_none() {
+            return;
+        }
+        if let Some(sequence) = read_stamp(&taken.head[HEADERS_LEN..], self.trial) {
+            let is_compared = self.is_sampled || sequence.is_multiple_of(COMPARED_EVERY);
+            if let Some(frame) = taken.whole.filter(|_| is_compared)
+                && !udp(frame).is_some_and(|(_, payload)| is_intact(payload))
+            {
                 self.corrupt += 1;
             }
-            self.plain.push(Plain { at_ns, sequence });
+            self.plain.push(Plain { at_ns: taken.at_ns, sequence });
         }
     }
 
-    /// Takes a frame that arrived at clients.
+    /// Takes a packet that arrived at clients.
     #[inline]
-    pub fn take_at_clients(&mut self, at_ns: u64, frame: &[u8]) {
+    pub fn take_at_clients(&mut self, taken: Taken<'_>) {
         if !self.is_tunnel {
-            return self.take_plain(at_ns, frame);
+            return self.take_plain(taken);
         }
-        let Some((port, datagram)) = udp(frame) else { return };
-        let Some((header, _)) = datagram.split_first_chunk::<TRANSPORT_HEADER_LEN>() else { return };
+        let Some((port, datagram_len)) = udp_header(taken.head) else { return };
+        let Some(header) = taken.head[HEADERS_LEN..].first_chunk::<TRANSPORT_HEADER_LEN>() else { return };
         let Some(client) = port.checked_sub(FIRST_PORT) else { return };
-        if header[..4] != [4, 0, 0, 0] || datagram.len() <= KEEPALIVE_LEN {
+        if header[..4] != [4, 0, 0, 0] || datagram_len <= KEEPALIVE_LEN {
             return;
         }
-        let has_room = self.kept.len() + datagram.len() <= self.kept.capacity();
-        let is_kept = self.sealed.len().is_multiple_of(self.keep_every) && has_room;
-        if is_kept {
-            self.kept.extend_from_slice(datagram);
-        }
+        let is_kept = (self.is_sampled || self.sealed.len().is_multiple_of(self.keep_every))
+            && self.kept.len() + datagram_len <= self.kept.capacity();
+        let datagram = taken.whole.filter(|_| is_kept).and_then(udp).map_or(&[][..], |(_, datagram)| datagram);
+        self.kept.extend_from_slice(datagram);
         let counter = u64::from_le_bytes(std::array::from_fn(|index| header[8 + index]));
-        let kept_len = if is_kept { datagram.len() as u16 } else { 0 };
-        self.sealed.push(Sealed { at_ns, counter, client: client.into(), kept_len });
+        let kept_len = datagram.len() as u16;
+        self.sealed.push(Sealed { at_ns: taken.at_ns, counter, client: client.into(), kept_len });
     }
 
     /// Opens what was kept and returns all arrivals, in their order, and how many were not as they should be.
