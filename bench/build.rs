@@ -18,6 +18,8 @@ fn main() {
             println!("cargo::rustc-env=WGX_LOAD_OBJECT={}", object.display());
             println!("cargo::rerun-if-changed={}", object.display());
         }
-        None => println!("cargo::error=the load generator's programs are not built yet: run `cargo xtask build-ebpf`"),
+        None => println!(
+            "cargo::error=the load generator's programs are not built yet: run `cargo xtask build-ebpf`"
+        ),
     }
 }

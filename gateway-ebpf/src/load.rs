@@ -7,7 +7,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(clippy::inline_always, reason = "a call per step loses the verifier the bounds of what was checked")
+    expect(
+        clippy::inline_always,
+        reason = "a call per step loses the verifier the bounds of what was checked"
+    )
 )]
 
 #[cfg(target_arch = "bpf")]

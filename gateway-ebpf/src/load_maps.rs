@@ -2,13 +2,17 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_xdp_adjust_tail, bpf_xdp_store_bytes},
+    helpers::{
+        bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_xdp_adjust_tail,
+        bpf_xdp_store_bytes,
+    },
     macros::map,
     maps::{Array, DevMap},
     programs::{TcContext, XdpContext},
 };
 use gateway_ebpf::load_layout::{
-    Arrival, CHUNK_LEN, Capturing, Departure, FRAME_LEN_MAX, HEAD_LEN, KEPT_LEN, OFFSET_MAX, Sending, TARGETS_MAX,
+    Arrival, CHUNK_LEN, Capturing, Departure, FRAME_LEN_MAX, HEAD_LEN, KEPT_LEN, OFFSET_MAX, Sending,
+    TARGETS_MAX,
 };
 
 /// `BPF_F_MMAPABLE`: user space fills and reads the map without a system call per element.
@@ -96,7 +100,9 @@ pub fn record(context: &TcContext, interface: u16) {
     arrival.len = context.len();
     arrival.interface = interface;
     // SAFETY: writes the array that it is given the length of.
-    unsafe { bpf_skb_load_bytes(context.skb.skb.cast(), 0, arrival.head.as_mut_ptr().cast(), HEAD_LEN as u32) };
+    unsafe {
+        bpf_skb_load_bytes(context.skb.skb.cast(), 0, arrival.head.as_mut_ptr().cast(), HEAD_LEN as u32)
+    };
     if capturing.keep_every != 0 && number % capturing.keep_every == 0 {
         keep(context, capturing.first_kept + number / capturing.keep_every);
     }

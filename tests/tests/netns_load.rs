@@ -27,35 +27,60 @@ fn check_complete(outcome: &Outcome) -> Result<()> {
 }
 
 /// A gateway with so many queues and workers, and a generator with a session for each client.
-fn start(lab: &mut Lab, queue_count: u32) -> Result<(Gateway, Generator)> {
+fn start(lab: &mut Lab, driver: Driver, queue_count: u32) -> Result<(Gateway, Generator)> {
     let straight = Straight::build(lab, queue_count)?;
     let seed = KeySeed::random()?;
     let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
     gateway.start(lab)?;
     straight.route(&gateway)?;
     let tunnel = straight.tunnel(&gateway.keys.public, &seed);
-    let (generator, ready) = Generator::new(straight.setup(Driver::LiveFrames, CLIENT_COUNT, Some(tunnel))?)?;
+    let (generator, ready) = Generator::new(straight.setup(driver, CLIENT_COUNT, Some(tunnel))?)?;
     ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
     Ok((gateway, generator))
+}
+
+/// Every direction, every kind of sizes.
+fn check_all_directions(lab: &mut Lab, driver: Driver) -> Result<()> {
+    let (gateway, mut generator) = start(lab, driver, 1)?;
+    let before = gateway.status()?;
+    for (direction, sizes) in [
+        (Direction::Decrypt, Sizes::Fixed(1420)),
+        (Direction::Encrypt, Sizes::Imix),
+        (Direction::Hairpin, Sizes::Media),
+        (Direction::Bidirectional, Sizes::Fixed(200)),
+    ] {
+        check_complete(&generator.trial(&trial(direction, sizes))?)?;
+    }
+    let fast = gateway.status()?.since(&before).fast();
+    // With an allowance for what comes before a next hop is known.
+    ensure!(fast >= 4 * PACKET_COUNT * 95 / 100, "only {fast} packets went over AF_XDP");
+    Ok(())
 }
 
 #[test]
 fn every_packet_of_a_slow_trial_is_accounted_for() {
     scenario_with_wgx("every_packet_of_a_slow_trial_is_accounted_for", |lab| {
-        let (gateway, mut generator) = start(lab, 1)?;
+        check_all_directions(lab, Driver::LiveFrames)
+    });
+}
 
-        let before = gateway.status()?;
-        for (direction, sizes) in [
-            (Direction::Decrypt, Sizes::Fixed(1420)),
-            (Direction::Encrypt, Sizes::Imix),
-            (Direction::Hairpin, Sizes::Media),
-            (Direction::Bidirectional, Sizes::Fixed(200)),
-        ] {
-            check_complete(&generator.trial(&trial(direction, sizes))?)?;
-        }
-        let fast = gateway.status()?.since(&before).fast();
-        // With an allowance for what comes before a next hop is known.
-        ensure!(fast >= 4 * PACKET_COUNT * 95 / 100, "only {fast} packets went over AF_XDP");
+#[test]
+fn every_packet_of_a_slow_trial_over_af_xdp_is_accounted_for() {
+    scenario_with_wgx("every_packet_of_a_slow_trial_over_af_xdp_is_accounted_for", |lab| {
+        check_all_directions(lab, Driver::AfXdp)
+    });
+}
+
+#[test]
+fn a_gateway_that_cannot_keep_up_loses_what_is_missing() {
+    scenario_with_wgx("a_gateway_that_cannot_keep_up_loses_what_is_missing", |lab| {
+        let (_gateway, mut generator) = start(lab, Driver::LiveFrames, 1)?;
+        let flood = Trial { rate_pps: None, seconds: 0.1, ..trial(Direction::Decrypt, Sizes::Fixed(1228)) };
+        let outcome = generator.trial(&flood)?;
+        ensure!(outcome.received > 0 && outcome.lost > 0, "{outcome:?}");
+        ensure!(outcome.received + outcome.lost == outcome.sent, "{outcome:?}");
+        let faults = [outcome.duplicates, outcome.corrupt, outcome.reordered, outcome.sink_drops];
+        ensure!(faults == [0; 4], "{outcome:?}");
         Ok(())
     });
 }
@@ -63,7 +88,7 @@ fn every_packet_of_a_slow_trial_is_accounted_for() {
 #[test]
 fn clients_are_spread_over_all_queues_and_workers() {
     scenario_with_wgx("clients_are_spread_over_all_queues_and_workers", |lab| {
-        let (gateway, mut generator) = start(lab, 2)?;
+        let (gateway, mut generator) = start(lab, Driver::AfXdp, 2)?;
         for direction in [Direction::Decrypt, Direction::Encrypt] {
             check_complete(&generator.trial(&trial(direction, Sizes::Fixed(200)))?)?;
         }

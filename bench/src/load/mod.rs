@@ -1,8 +1,8 @@
-//! Load on a gateway: trials at steady rates over AF_XDP, and what came of them.
+//! Load on a gateway: trials at steady rates, made and taken down inside the kernel, and what came of them.
 //!
 //! ```text
 //!             ┌──────────── wgx-load, one thread on one core ────────────┐
-//!  AF_XDP ◄───┤ namespace of the clients        namespace of the server  ├───► AF_XDP
+//!    frames ◄─┤ namespace of the clients        namespace of the server  ├─► frames
 //!             └──────────────────────────────────────────────────────────┘
 //!  veth ── uplink │ gateway under test, on another core │ downlink ── veth
 //! ```
@@ -27,20 +27,26 @@
 //! - *Open loop.* Packet `i` is due at `start + i / rate`, whatever became of the ones before it, and latency counts from
 //!   then. A generator that was held up sends late but not less; [`Outcome::void`] says when it was held up too much.
 //! - *Sealed before.* What clients send is sealed before the trial, at one fresh counter each; during it a packet costs the
-//!   generator a copy and 42 bytes of headers. That bounds a trial's packets: 3 GiB of sealed datagrams.
-//! - *As fast as possible* is paced by the transmit ring: a burst of 32 is sent when the driver has taken the last one. The
-//!   intended time of a packet is then that of its burst.
-//! - *Arrivals* are stamped once per received burst of at most 64, and logged; counts, order, jitter and latencies are
-//!   computed from the log after the trial. Plaintext is matched by the sequence number in it; of 64 packets the contents
-//!   of one are compared. Sealed packets are counted by client and counter; an even sample of up to 128 MiB (all of them,
-//!   at low rates) is kept, opened and compared after the trial, and gives the latencies and the jitter.
-//! - *Loss in the sink* is told apart: packets that reached the generator's socket and found no room are `sink_drops`, and
-//!   make the trial void.
+//!   generator a copy. That bounds a trial's packets: 3 GiB of sealed datagrams.
+//! - *Inside the kernel* ([`Driver::LiveFrames`]): an XDP program waits until a frame is due, copies it and redirects it
+//!   (`BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES`), and a classifier at the other end notes when each packet came
+//!   and frees it. One core sends more than a gateway on another takes, and what the sink costs whoever sends to it is a
+//!   soft interrupt and no copy. As fast as possible is then simply that: bursts of 64, some 1.5 million packets/s.
+//! - *Over AF_XDP* ([`Driver::AfXdp`]): sockets on both interfaces, for several queues. A burst of 32 is sent when the driver
+//!   has taken the last one, and the intended time of a packet sent as fast as possible is that of its burst. Arrivals
+//!   are stamped once per received burst of at most 64. Each packet costs the generator, and in the sink whoever sends to
+//!   it, two copies and a buffer.
+//! - *Arrivals* are logged; counts, order, jitter and latencies are computed from the log after the trial. Plaintext is
+//!   matched by the sequence number in it; of 64 packets the contents of one are compared. Sealed packets are counted by
+//!   client and counter; an even sample of up to 64 MiB, over AF_XDP 128 (all of them, at low rates) is kept, opened and compared after the
+//!   trial, and gives the latencies and the jitter.
+//! - *Loss in the sink* is told apart: packets that reached the generator and found no room are `sink_drops`, and make the
+//!   trial void.
 //! - On a veth the receiving side's NAPI runs on the CPU that transmits: the generator's core also pays for the gateway's
-//!   XDP program, and the gateway's for the generator's. Figures hold for comparison on one machine, not for a NIC.
+//!   XDP program, and the gateway's for the generator's sink. Figures hold for comparison on one machine, not for a NIC.
 //! - *Other load on the machine* shows in every figure. Both programs take the highest niceness on their core, which with
 //!   `sched_autogroup_enabled` counts within their session only; `cargo xtask bench trial` puts its session first.
-//! - IPv4 inside and outside, one queue, UDP checksums absent.
+//! - IPv4 inside and outside, UDP checksums absent.
 //!
 //! `wgx-forward` is the ceiling: the gateway's own AF_XDP code, forwarding in place on one UMEM without cryptography. A
 //! [`Setup`] without a tunnel sends it plain packets as long as sealed ones would be.

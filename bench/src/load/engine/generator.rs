@@ -34,7 +34,7 @@ const OVERHEAD_SECONDS: f64 = 15.0;
 enum Ends {
     /// Both sides, the clients' first.
     AfXdp(Box<[Port; 2]>),
-    LiveFrames(LiveFrames),
+    LiveFrames(Box<LiveFrames>),
 }
 
 /// A generator in its place.
@@ -61,7 +61,7 @@ impl Generator {
             Driver::AfXdp => {
                 Ends::AfXdp(Box::new([open(&setup, &setup.clients)?, open(&setup, &setup.server)?]))
             }
-            Driver::LiveFrames => Ends::LiveFrames(LiveFrames::new(&setup)),
+            Driver::LiveFrames => Ends::LiveFrames(Box::new(LiveFrames::new(&setup))),
         };
         let mut generator = Self {
             ends,

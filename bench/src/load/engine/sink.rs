@@ -127,7 +127,8 @@ impl Sink {
         }
         let is_kept = (self.is_sampled || self.sealed.len().is_multiple_of(self.keep_every))
             && self.kept.len() + datagram_len <= self.kept.capacity();
-        let datagram = taken.whole.filter(|_| is_kept).and_then(udp).map_or(&[][..], |(_, datagram)| datagram);
+        let datagram =
+            taken.whole.filter(|_| is_kept).and_then(udp).map_or(&[][..], |(_, datagram)| datagram);
         self.kept.extend_from_slice(datagram);
         let counter = u64::from_le_bytes(std::array::from_fn(|index| header[8 + index]));
         let kept_len = datagram.len() as u16;

@@ -33,8 +33,8 @@ impl Part {
     }
 }
 
-/// Polls a veth's receive queue, in whatever context.
-const VETH_RECEIVE: &str = "veth_poll";
+/// Take what a veth receives, with NAPI and without, in whatever context.
+const VETH_RECEIVE: [&str; 2] = ["veth_poll", "process_backlog"];
 /// Parts of the names of functions that do cryptography, in Rust, assembler or Go.
 const CIPHERS: [&str; 3] = ["chacha20", "poly1305", "aead"];
 /// Addresses from here on are the kernel's (`Documentation/arch/x86/x86_64/mm.rst`).
@@ -109,7 +109,7 @@ fn frame(line: &str) -> Option<Frame<'_>> {
 
 /// Soft interrupts run on whoever's stack was there, so where a packet is received says more than whose thread it is.
 fn part(stack: &[Frame<'_>], is_own: bool) -> Part {
-    if stack.iter().any(|frame| frame.symbol == VETH_RECEIVE) {
+    if stack.iter().any(|frame| VETH_RECEIVE.contains(&frame.symbol)) {
         return Part::Receiver;
     }
     match stack.first() {
@@ -140,6 +140,10 @@ tokio worker 12
 \tffffffff81000004 veth_poll
 \tffffffff81000003 net_rx_action
 
+wgx-queue-0 7
+\tffffffff81000006 kfree_skb_list_reason
+\tffffffff81000005 process_backlog
+
 boringtun 7
 \t          1d0001 ring_core_0_17_14__chacha20_poly1305_open
 
@@ -158,7 +162,7 @@ swapper  0
         let samples = Samples::read(SCRIPT, |pid| pid == 7);
         let counts = [Part::Cipher, Part::Program, Part::Kernel, Part::Receiver, Part::Others]
             .map(|part| samples.of(part));
-        assert_eq!(counts, [2, 1, 1, 1, 2]);
+        assert_eq!(counts, [2, 1, 1, 2, 2]);
         assert_eq!(samples.others(), [("kdamond.0".to_owned(), 1)].into(), "idling is nobody's");
     }
 
@@ -167,7 +171,7 @@ swapper  0
         let twice = format!("{SCRIPT}\nwgx-queue-0 7\n\tffffffff82195d8e __xsk_generic_xmit\n");
         let functions = Samples::read(&twice, |pid| pid == 7).functions();
         assert_eq!(functions[0], (Part::Kernel, "__xsk_generic_xmit".to_owned(), 2));
-        assert_eq!(functions.len(), 5, "{functions:?}");
+        assert_eq!(functions.len(), 6, "{functions:?}");
     }
 
     #[test]

@@ -61,7 +61,12 @@ impl LiveFrames {
     ///
     /// # Errors
     /// The programs cannot be loaded or run.
-    pub fn perform(&mut self, traffic: &mut Traffic<'_>, sink: &mut Sink, is_sealed: bool) -> Result<(Run, u64)> {
+    pub fn perform(
+        &mut self,
+        traffic: &mut Traffic<'_>,
+        sink: &mut Sink,
+        is_sealed: bool,
+    ) -> Result<(Run, u64)> {
         let schedule = traffic.schedule();
         let is_paced = schedule.at_ns(0).is_some();
         let count = u32::try_from(schedule.count()).context("too many packets for one trial")?;
@@ -73,12 +78,11 @@ impl LiveFrames {
         }
         programs.begin_capture(if is_sealed { count.div_ceil(KEPT_MAX) } else { COMPARED_EVERY })?;
         let deadline_ns = start_ns + schedule.duration_ns() + if is_paced { GRACE_NS } else { 0 };
-        let (burst, turns) = match is_paced {
-            true => (1, (schedule.duration_ns() / TURN_NS) as u32),
-            false => (BURST, 0),
-        };
+        let waiting_turns = (schedule.duration_ns() / TURN_NS) as u32;
+        let (burst, turns) = if is_paced { (1, waiting_turns) } else { (BURST, 0) };
         let sending = programs.send(count, deadline_ns, burst, turns)?;
-        let run = Run::of(&programs.departures.elements()?[..sending.next as usize], &sending, start_ns, is_paced);
+        let run =
+            Run::of(&programs.departures.elements()?[..sending.next as usize], &sending, start_ns, is_paced);
         drain(programs, run.sent)?;
         let dropped = hand_over(programs, sink)?;
         Ok((run, dropped))
@@ -145,7 +149,8 @@ fn write_frames(programs: &mut Programs, traffic: &mut Traffic<'_>) -> Result<()
         let (chunk, offset) = placement.take(len);
         traffic.write(sequence, planned, &mut chunks[chunk as usize][offset..offset + len]);
         let target = u32::from(planned.lane == Lane::Down);
-        *departure = Departure { due_ns: 0, sent_ns: 0, chunk, offset: offset as u32, len: len as u32, target };
+        *departure =
+            Departure { due_ns: 0, sent_ns: 0, chunk, offset: offset as u32, len: len as u32, target };
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use aya::{
     },
 };
 use gateway_ebpf::load_layout::{
-    ARRIVALS, Arrival, CAPTURE_PROGRAMS, CAPTURING, CHUNK_LEN, CHUNKS, Capturing, DEPARTURES, Departure, FRAME_LEN_MAX,
-    GENERATE_PROGRAM, KEPT, KEPT_LEN, SENDING, Sending, TARGETS,
+    ARRIVALS, Arrival, CAPTURE_PROGRAMS, CAPTURING, CHUNK_LEN, CHUNKS, Capturing, DEPARTURES, Departure,
+    FRAME_LEN_MAX, GENERATE_PROGRAM, KEPT, KEPT_LEN, SENDING, Sending, TARGETS,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -109,8 +109,13 @@ impl Programs {
         // What one CPU keeps must not run into the next one's.
         let keep_every = keep_every.max(arrivals.div_ceil(kept));
         for cpu in 0..self.cpu_count {
-            let capturing =
-                Capturing { seen: 0, first: cpu * arrivals, room: arrivals, keep_every, first_kept: cpu * kept };
+            let capturing = Capturing {
+                seen: 0,
+                first: cpu * arrivals,
+                room: arrivals,
+                keep_every,
+                first_kept: cpu * kept,
+            };
             self.set(CAPTURING, cpu, &capturing)?;
         }
         Ok(())
