@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::tests::{Io, peer::Program};
 use anyhow::Result;
 use bench::{
-    load::{Direction, Sizes},
+    load::{Direction, Driver, Sizes},
     report::{Axis, Case, ScalePoint, Spread},
 };
 
@@ -73,7 +73,8 @@ impl Step {
             Axis::Clients => Size::clients(self.count),
             Axis::Peers => Size { peers: self.count, ..Size::clients(1) },
             Axis::Prefixes => Size { prefixes: self.count, ..Size::clients(1) },
-            Axis::Workers => Size { workers: self.count, ..Size::clients(FLOWS) },
+            // One of them too: frames made in the kernel enter by one queue only.
+            Axis::Workers => Size { workers: self.count, driver: Driver::AfXdp, ..Size::clients(FLOWS) },
         }
     }
 

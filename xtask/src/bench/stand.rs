@@ -32,12 +32,14 @@ pub struct Size {
     pub prefixes: u32,
     /// Queues of each interface, and so workers of ours.
     pub workers: u32,
+    /// What the load comes by.
+    pub driver: Driver,
 }
 
 impl Size {
     /// As many peers as clients.
     pub fn clients(clients: u32) -> Self {
-        Self { clients, peers: clients, prefixes: 1, workers: 1 }
+        Self { clients, peers: clients, prefixes: 1, workers: 1, driver: Driver::LiveFrames }
     }
 }
 
@@ -104,7 +106,7 @@ impl Stand {
             None
         };
         let tunnel = candidate.has_tunnel().then(|| straight.tunnel(&gateway.keys.public, &seed));
-        let setup = straight.setup(driver(size.workers), size.clients, tunnel)?;
+        let setup = straight.setup(size.driver, size.clients, tunnel)?;
         let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
         generator.args(["--core", &LOAD_CPU.to_string()]);
         let load = Load::start(&mut pinned(&generator, &[LOAD_CPU]), &setup)?;
@@ -128,11 +130,6 @@ impl Stand {
         let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
         resident_mib(&text).with_context(|| format!("{path} names no VmRSS"))
     }
-}
-
-/// What the load comes by. Frames made in the kernel all enter by one queue.
-pub fn driver(workers: u32) -> Driver {
-    if workers == 1 { Driver::LiveFrames } else { Driver::AfXdp }
 }
 
 /// Processors this process may use.

@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use bench::load::{Direction, Driver, KeySeed, Load, Outcome, Sizes, Trial};
 use tests::{Implementation, Io, Lab, Straight};
 
-use super::{priority::Ahead, stand::driver};
+use super::priority::Ahead;
 use crate::{
     command::{cargo, command, run as run_command, target_dir},
     demo::console::Console,
@@ -146,7 +146,8 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
         straight.route(&gateway)?;
         Some(straight.tunnel(&gateway.keys.public, &seed))
     };
-    let setup = straight.setup(args.driver.unwrap_or(driver(args.workers)), args.clients, tunnel)?;
+    let driver = args.driver.unwrap_or(if args.workers == 1 { Driver::LiveFrames } else { Driver::AfXdp });
+    let setup = straight.setup(driver, args.clients, tunnel)?;
     let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
     let mut load = Load::start(generator.args(["--core", &args.core.to_string()]), &setup)?;
     if !args.json {
