@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
+use gateway_ebpf::layout::MAX_INTERFACES;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use wireguard::Time;
 
@@ -27,6 +29,11 @@ const IDLE_SPIN: Duration = Duration::from_micros(20);
 /// becomes that of a wake-up, and the 99th falls from milliseconds to some tens of microseconds; 100 us are worse, 30 us
 /// cost the median.
 const STINT: Duration = Duration::from_micros(50);
+
+/// Links of one worker: as many as the XDP program serves interfaces.
+const LINKS_MAX: usize = MAX_INTERFACES as usize;
+/// What a worker waits for at most: its links, [`Stop`], a UDP socket per family, the TUN device.
+const POLLED_MAX: usize = LINKS_MAX + 4;
 
 /// The longest block: frames that complete while nothing arrives are taken back at this pace.
 const IDLE_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -228,13 +235,16 @@ impl Worker {
     /// Blocks until a port is readable, `stop` is called or [`IDLE_WAIT`] has passed.
     fn wait(&self, stop: &Stop) {
         self.counters.count_idle_wait();
-        let mut fds: Vec<BorrowedFd<'_>> = vec![stop.eventfd.as_fd()];
-        fds.extend(self.ports.links.iter().filter_map(|link| link.port.poll_fd()));
+        let mut fds: ArrayVec<PollFd<'_>, POLLED_MAX> = ArrayVec::new();
+        fds.push(awaited(stop.eventfd.as_fd()));
+        fds.extend(
+            self.ports.links.iter().take(LINKS_MAX).filter_map(|link| link.port.poll_fd()).map(awaited),
+        );
         if self.ports.receives_from_kernel {
-            fds.extend(self.ports.datagrams.poll_fds());
-            fds.extend(self.ports.tunnel.poll_fd());
+            fds.extend(
+                self.ports.datagrams.poll_fds().into_iter().chain(self.ports.tunnel.poll_fd()).map(awaited),
+            );
         }
-        let mut fds: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         // An interrupted or failed poll only means that the next turn finds nothing.
         let is_pending = self.ports.links.iter().any(|link| link.port.has_pending());
         let ready = poll(&mut fds, Some(if is_pending { &PENDING_WAIT } else { &IDLE_WAIT })).unwrap_or(0);
@@ -244,4 +254,9 @@ impl Worker {
             std::thread::sleep(ERROR_WAIT);
         }
     }
+}
+
+/// A descriptor to become readable.
+fn awaited(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrayvec::ArrayVec;
 use wireguard::Endpoint;
 
 use super::{Datagram, DatagramPort, Frame, FramePool, LinkPort, TunnelPort};
@@ -173,8 +174,8 @@ impl DatagramPort for MemoryDatagrams {
         sent
     }
 
-    fn poll_fds(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
+    fn poll_fds(&self) -> ArrayVec<BorrowedFd<'_>, 2> {
+        ArrayVec::new()
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 pub use af_xdp::umem::{Backing, Umem, UmemError};
+use arrayvec::ArrayVec;
 pub use frame::{FRAME_HEADROOM, Frame, FramePool};
 use wireguard::Endpoint;
 
@@ -62,8 +63,8 @@ pub trait DatagramPort: Send {
     /// `pool`.
     fn transmit(&mut self, pool: &mut FramePool, datagrams: &mut Vec<Datagram>) -> usize;
 
-    /// Readable when datagrams wait.
-    fn poll_fds(&self) -> Vec<BorrowedFd<'_>>;
+    /// Readable when datagrams wait: one socket per family at most.
+    fn poll_fds(&self) -> ArrayVec<BorrowedFd<'_>, 2>;
 }
 
 /// Inner IP packets to and from the kernel.

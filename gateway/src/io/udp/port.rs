@@ -155,7 +155,7 @@ impl DatagramPort for UdpPort {
         sent
     }
 
-    fn poll_fds(&self) -> Vec<BorrowedFd<'_>> {
+    fn poll_fds(&self) -> ArrayVec<BorrowedFd<'_>, 2> {
         self.receiving.iter().flat_map(|sockets| sockets.each()).map(AsFd::as_fd).collect()
     }
 }
