@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aead::Aead;
 use gateway_ebpf::parse::{self, Ip};
 use gateway_ebpf::steer::is_forwardable;
-use wireguard::{SessionEvent, Time};
+use wireguard::{Activity, SessionEvent, Time};
 
 use super::counters::{Tally, Verdict};
 use super::fib::NextHop;
@@ -119,9 +119,9 @@ impl Engine {
 
     /// Makes control look at the marks of a peer whose traffic began. What the mailbox has no room for is taken
     /// back, so that the next batch tries again: without the note no timer of the peer would run.
-    pub(super) fn note_activity(&mut self, peer: &PeerEntry) {
-        if peer.activity.note() && !self.note(SessionEvent::Activity { peer: peer.id }) {
-            peer.activity.retract_note();
+    pub(super) fn note_activity(&mut self, activity: &Activity, peer: &PeerEntry) {
+        if activity.note() && !self.note(SessionEvent::Activity { peer: peer.id }) {
+            activity.retract_note();
         }
     }
 
