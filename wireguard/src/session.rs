@@ -56,30 +56,36 @@ pub struct SessionParameters {
 
 /// What receiving needs. The head of the replay window is written for every batch received, and shares its cache line
 /// with copies of the two parameters that are asked for.
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 struct Receiving {
     created_at: Time,
     initiator: bool,
     confirmed: AtomicBool,
+    /// Nanoseconds of the last wish for a new handshake, 0 for none; by the sender, too.
+    rekey_wished_at: AtomicU64,
     window: ReplayWindow,
 }
 
-/// One session (keypair) of a peer. The keys are erased when the last owner lets go.
-///
-/// Sender and receiver may be on different cores, and with thousands of sessions each cache line counts. So what
-/// sending a packet reads and writes is the first line, and what receiving one needs begins another.
-#[repr(C, align(128))]
-pub struct Session {
+/// What sending reads and writes: one cache line.
+#[repr(C, align(64))]
+struct Sending {
     next_counter: AtomicU64,
     parameters: SessionParameters,
     /// Set when sending is over for good; receiving goes on until `REJECT_AFTER_TIME`.
-    sending_ended: AtomicBool,
-    /// Nanoseconds of the last wish for a new handshake, 0 for none.
-    rekey_wished_at: AtomicU64,
-    receiving: Receiving,
+    ended: AtomicBool,
 }
 
-const _: () = assert!(std::mem::offset_of!(Session, sending_ended) < 64);
+const _: () = assert!(size_of::<Sending>() == 64);
+
+/// One session (keypair) of a peer. The keys are erased when the last owner lets go.
+///
+/// Sender and receiver may be on different cores, and with thousands of sessions each cache line counts: neither reads
+/// the other's, and the bitmap of the replay window keeps the two apart.
+#[repr(C)]
+pub struct Session {
+    receiving: Receiving,
+    sending: Sending,
+}
 
 impl Receiving {
     fn age(&self, now: Time) -> Duration {
@@ -91,58 +97,56 @@ impl Session {
     /// A session that has sent and received nothing.
     pub fn new(parameters: SessionParameters) -> Self {
         Self {
-            next_counter: AtomicU64::new(0),
-            sending_ended: AtomicBool::new(false),
-            rekey_wished_at: AtomicU64::new(0),
             receiving: Receiving {
                 created_at: parameters.created_at,
                 initiator: parameters.initiator,
                 // The initiator has seen the responder use the key's handshake: nothing is left to confirm.
                 confirmed: AtomicBool::new(parameters.initiator),
+                rekey_wished_at: AtomicU64::new(0),
                 window: ReplayWindow::new(),
             },
-            parameters,
+            sending: Sending { next_counter: AtomicU64::new(0), parameters, ended: AtomicBool::new(false) },
         }
     }
 
     /// The peer whose packets these are.
     pub fn peer(&self) -> PeerId {
-        self.parameters.peer
+        self.sending.parameters.peer
     }
 
     /// The peer's traffic marks: call [`Activity::sent`] and [`Activity::received`] once per batch.
     pub fn activity(&self) -> &Arc<Activity> {
-        &self.parameters.activity
+        &self.sending.parameters.activity
     }
 
     /// Receiver index of packets to us.
     pub fn local_index(&self) -> u32 {
-        self.parameters.local_index
+        self.sending.parameters.local_index
     }
 
     /// Receiver index of packets to the peer.
     pub fn remote_index(&self) -> u32 {
-        self.parameters.remote_index
+        self.sending.parameters.remote_index
     }
 
     /// When the handshake ended on our side.
     pub fn created_at(&self) -> Time {
-        self.parameters.created_at
+        self.sending.parameters.created_at
     }
 
     /// Whether we began the handshake.
     pub fn is_initiator(&self) -> bool {
-        self.parameters.initiator
+        self.sending.parameters.initiator
     }
 
     /// ChaCha20-Poly1305 key of packets to the peer.
     pub fn sending_key(&self) -> &[u8; KEY_LEN] {
-        &self.parameters.sending_key
+        &self.sending.parameters.sending_key
     }
 
     /// ChaCha20-Poly1305 key of packets from the peer.
     pub fn receiving_key(&self) -> &[u8; KEY_LEN] {
-        &self.parameters.receiving_key
+        &self.sending.parameters.receiving_key
     }
 
     /// Reserves `count` consecutive nonces and returns the first.
@@ -153,7 +157,8 @@ impl Session {
         if !self.may_send(now) {
             return None;
         }
-        self.next_counter
+        self.sending
+            .next_counter
             .fetch_update(Relaxed, Relaxed, |next| {
                 next.checked_add(u64::from(count)).filter(|&end| end <= REJECT_AFTER_MESSAGES)
             })
@@ -162,9 +167,9 @@ impl Session {
 
     /// Whether sending is possible by age and counter.
     pub fn may_send(&self, now: Time) -> bool {
-        !self.sending_ended.load(Relaxed)
+        !self.sending.ended.load(Relaxed)
             && self.age(now) < REJECT_AFTER_TIME
-            && self.next_counter.load(Relaxed) < REJECT_AFTER_MESSAGES
+            && self.sending.next_counter.load(Relaxed) < REJECT_AFTER_MESSAGES
     }
 
     /// Whether packets may still be opened: the session is younger than `REJECT_AFTER_TIME`.
@@ -183,8 +188,8 @@ impl Session {
     }
 
     pub(crate) fn is_due_on_send(&self, now: Time) -> bool {
-        (self.parameters.initiator && self.age(now) > REKEY_AFTER_TIME)
-            || self.next_counter.load(Relaxed) > REKEY_AFTER_MESSAGES
+        (self.sending.parameters.initiator && self.age(now) > REKEY_AFTER_TIME)
+            || self.sending.next_counter.load(Relaxed) > REKEY_AFTER_MESSAGES
     }
 
     pub(crate) fn is_due_on_receive(&self, now: Time) -> bool {
@@ -192,13 +197,13 @@ impl Session {
     }
 
     fn wish_rekey(&self, now: Time) -> bool {
-        let last = self.rekey_wished_at.load(Relaxed);
+        let last = self.receiving.rekey_wished_at.load(Relaxed);
         (last == 0 || now.saturating_since(Time(last)) >= REKEY_WISH_INTERVAL)
-            && self.rekey_wished_at.compare_exchange(last, now.0.max(1), Relaxed, Relaxed).is_ok()
+            && self.receiving.rekey_wished_at.compare_exchange(last, now.0.max(1), Relaxed, Relaxed).is_ok()
     }
 
     fn age(&self, now: Time) -> Duration {
-        now.saturating_since(self.parameters.created_at)
+        now.saturating_since(self.sending.parameters.created_at)
     }
 
     /// Locks the replay window: show it the counters of authenticated packets only, a whole run at once.
@@ -214,7 +219,7 @@ impl Session {
 
     /// Brings into the cache what sending needs. The result means nothing.
     pub fn touch_sending(&self) -> u64 {
-        self.next_counter.load(Relaxed)
+        self.sending.next_counter.load(Relaxed)
     }
 
     /// Call for each run of authenticated packets. True exactly once, and only for a responder: the peer has
@@ -235,7 +240,7 @@ impl Session {
 
     /// Forbids sending from now on: our private key changed.
     pub(crate) fn end_sending(&self) {
-        self.sending_ended.store(true, Relaxed);
+        self.sending.ended.store(true, Relaxed);
     }
 
     /// Seals one inner packet into a whole transport datagram; the slow path and tests.
@@ -296,7 +301,7 @@ impl Session {
 
     #[cfg(test)]
     pub(crate) fn set_next_counter(&self, counter: u64) {
-        self.next_counter.store(counter, Relaxed);
+        self.sending.next_counter.store(counter, Relaxed);
     }
 }
 
