@@ -17,8 +17,8 @@ use zerocopy::FromBytes;
 
 use super::counters::Verdict;
 use super::encap::write_ethernet;
-use super::engine::{BATCH_MAX, Engine};
-use super::fib::LinkHop;
+use super::engine::{BATCH_MAX, Engine, Routing};
+use super::fib::{LinkHop, RepeatedLookup};
 use super::heard::Heard;
 use super::inner::{decapsulate_ecn, decrement_ttl};
 use super::session_table::SessionEntry;
@@ -215,12 +215,13 @@ impl Engine {
 
     /// Inner checks, then on to where the packet goes.
     fn deliver(&mut self, pool: &mut FramePool, tables: &Tables, batch: &mut Batch<'_>) {
+        let mut routing = Routing { tables, fib: RepeatedLookup::new(&tables.fib) };
         let mut messages = batch.frames.drain(..).zip(batch.messages.drain(..));
         for run in batch.runs.drain(..) {
             for (frame, message) in messages.by_ref().take(run.len) {
                 match (message.refused, run.entry) {
                     (None, Some(entry)) => {
-                        self.deliver_message(pool, tables, &entry.receiving, frame, message.ecn);
+                        self.deliver_message(pool, &mut routing, &entry.receiving, frame, message.ecn);
                     }
                     (refused, _) => {
                         self.drop_frame(pool, frame, refused.unwrap_or(Verdict::DropUnknownIndex));
@@ -233,7 +234,7 @@ impl Engine {
     fn deliver_message(
         &mut self,
         pool: &mut FramePool,
-        tables: &Tables,
+        routing: &mut Routing<'_>,
         data: &DataSession,
         mut frame: Frame,
         outer_ecn: u8,
@@ -244,10 +245,10 @@ impl Engine {
         if opened_len == 0 {
             return self.drop_frame(pool, frame, Verdict::KeepaliveReceived);
         }
-        match check_inner(tables, data, pool.data_mut(&mut frame), outer_ecn) {
+        match check_inner(routing.tables, data, pool.data_mut(&mut frame), outer_ecn) {
             Ok(inner) => {
                 frame.set_len(inner.len);
-                self.forward(pool, tables, frame, &inner);
+                self.forward(pool, routing, frame, &inner);
             }
             Err(verdict) => self.drop_frame(pool, frame, verdict),
         }
