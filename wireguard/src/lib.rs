@@ -11,7 +11,6 @@
 
 mod activity;
 mod admission;
-mod allowed_ips;
 pub mod constants;
 pub mod cookie;
 mod curve_work;
@@ -30,6 +29,7 @@ mod output;
 mod padding;
 mod peer;
 mod peer_table;
+mod prefix_table;
 mod replay;
 mod session;
 #[cfg(test)]
@@ -40,7 +40,6 @@ mod x25519;
 
 pub use activity::Activity;
 pub use admission::{Admission, Admitted, Incoming};
-pub use allowed_ips::AllowedIps;
 pub use curve_work::{CurveResult, CurveWork};
 pub use device::{
     AllowedIpAction, ApplyError, Device, DeviceChange, PeerChange, PeerStatus, PrivateKeyChange,
@@ -53,6 +52,7 @@ pub use keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey, SecretBytes};
 pub use message::{MessageError, MessageType};
 pub use output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent};
 pub use padding::padded_len;
+pub use prefix_table::{AllowedIps, PrefixTable};
 pub use replay::{ReplayError, ReplayGuard, ReplayWindow};
 pub use session::{Session, SessionParameters, nonce};
 pub use time::{Now, Time, UnixTime};

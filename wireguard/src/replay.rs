@@ -40,9 +40,9 @@ impl From<ReplayError> for DropReason {
 /// Which of the last 8192 counters were seen. Shared: the window is locked once for a run of counters.
 ///
 /// The words are atomics only so that [`Self::touch`] can read one without the lock; what they mean is up to whoever
-/// holds it. The lock and the first words share a cache line.
+/// holds it. The lock comes first: what is put right before the window shares its cache line.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct ReplayWindow {
     /// One more than the greatest counter accepted, 0 before the first.
     next: Mutex<u64>,

@@ -33,104 +33,120 @@ use crate::{
 /// Least time between two wishes for a new handshake, so that control's queue is not flooded by each batch.
 const REKEY_WISH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The nonce counter is written for every batch sent: it gets cache lines of its own.
-#[derive(Default)]
-#[repr(align(128))]
-struct SendCounter(AtomicU64);
-
 /// What a handshake decides about a session. Public so that a data plane can be tested without handshakes.
 #[repr(C)]
 pub struct SessionParameters {
     /// The peer whose packets these are.
     pub peer: PeerId,
-    /// The peer's traffic marks.
-    pub activity: Arc<Activity>,
     /// Receiver index of packets to us.
     pub local_index: u32,
     /// Receiver index of packets to the peer.
     pub remote_index: u32,
-    /// When the handshake ended on our side.
-    pub created_at: Time,
     /// Whether we began the handshake.
     pub initiator: bool,
+    /// When the handshake ended on our side.
+    pub created_at: Time,
+    /// The peer's traffic marks.
+    pub activity: Arc<Activity>,
     /// ChaCha20-Poly1305 key of packets to the peer.
     pub sending_key: SecretBytes,
     /// ChaCha20-Poly1305 key of packets from the peer.
     pub receiving_key: SecretBytes,
 }
 
-/// The replay window is written for every batch received: its head has cache lines of its own, too.
-#[repr(align(128))]
-struct Replay(ReplayWindow);
+/// What receiving needs. The head of the replay window is written for every batch received, and shares its cache line
+/// with copies of the two parameters that are asked for.
+#[repr(C, align(64))]
+struct Receiving {
+    created_at: Time,
+    initiator: bool,
+    confirmed: AtomicBool,
+    /// Nanoseconds of the last wish for a new handshake, 0 for none; by the sender, too.
+    rekey_wished_at: AtomicU64,
+    window: ReplayWindow,
+}
+
+/// What sending reads and writes: one cache line.
+#[repr(C, align(64))]
+struct Sending {
+    next_counter: AtomicU64,
+    parameters: SessionParameters,
+    /// Set when sending is over for good; receiving goes on until `REJECT_AFTER_TIME`.
+    ended: AtomicBool,
+}
+
+const _: () = assert!(size_of::<Sending>() == 64);
 
 /// One session (keypair) of a peer. The keys are erased when the last owner lets go.
 ///
-/// Laid out by who writes: what is sent, what hardly changes, what is received. Sender and receiver may be on
-/// different cores, and with thousands of sessions each cache line counts.
+/// Sender and receiver may be on different cores, and with thousands of sessions each cache line counts: neither reads
+/// the other's, and the bitmap of the replay window keeps the two apart.
 #[repr(C)]
 pub struct Session {
-    next_counter: SendCounter,
-    /// Nanoseconds of the last wish for a new handshake, 0 for none.
-    rekey_wished_at: AtomicU64,
-    /// Set when sending is over for good; receiving goes on until `REJECT_AFTER_TIME`.
-    sending_ended: AtomicBool,
-    confirmed: AtomicBool,
-    parameters: SessionParameters,
-    replay: Replay,
+    receiving: Receiving,
+    sending: Sending,
+}
+
+impl Receiving {
+    fn age(&self, now: Time) -> Duration {
+        now.saturating_since(self.created_at)
+    }
 }
 
 impl Session {
     /// A session that has sent and received nothing.
     pub fn new(parameters: SessionParameters) -> Self {
         Self {
-            // The initiator has seen the responder use the key's handshake: nothing is left to confirm.
-            confirmed: AtomicBool::new(parameters.initiator),
-            parameters,
-            next_counter: SendCounter::default(),
-            sending_ended: AtomicBool::new(false),
-            rekey_wished_at: AtomicU64::new(0),
-            replay: Replay(ReplayWindow::new()),
+            receiving: Receiving {
+                created_at: parameters.created_at,
+                initiator: parameters.initiator,
+                // The initiator has seen the responder use the key's handshake: nothing is left to confirm.
+                confirmed: AtomicBool::new(parameters.initiator),
+                rekey_wished_at: AtomicU64::new(0),
+                window: ReplayWindow::new(),
+            },
+            sending: Sending { next_counter: AtomicU64::new(0), parameters, ended: AtomicBool::new(false) },
         }
     }
 
     /// The peer whose packets these are.
     pub fn peer(&self) -> PeerId {
-        self.parameters.peer
+        self.sending.parameters.peer
     }
 
     /// The peer's traffic marks: call [`Activity::sent`] and [`Activity::received`] once per batch.
     pub fn activity(&self) -> &Arc<Activity> {
-        &self.parameters.activity
+        &self.sending.parameters.activity
     }
 
     /// Receiver index of packets to us.
     pub fn local_index(&self) -> u32 {
-        self.parameters.local_index
+        self.sending.parameters.local_index
     }
 
     /// Receiver index of packets to the peer.
     pub fn remote_index(&self) -> u32 {
-        self.parameters.remote_index
+        self.sending.parameters.remote_index
     }
 
     /// When the handshake ended on our side.
     pub fn created_at(&self) -> Time {
-        self.parameters.created_at
+        self.sending.parameters.created_at
     }
 
     /// Whether we began the handshake.
     pub fn is_initiator(&self) -> bool {
-        self.parameters.initiator
+        self.sending.parameters.initiator
     }
 
     /// ChaCha20-Poly1305 key of packets to the peer.
     pub fn sending_key(&self) -> &[u8; KEY_LEN] {
-        &self.parameters.sending_key
+        &self.sending.parameters.sending_key
     }
 
     /// ChaCha20-Poly1305 key of packets from the peer.
     pub fn receiving_key(&self) -> &[u8; KEY_LEN] {
-        &self.parameters.receiving_key
+        &self.sending.parameters.receiving_key
     }
 
     /// Reserves `count` consecutive nonces and returns the first.
@@ -141,8 +157,8 @@ impl Session {
         if !self.may_send(now) {
             return None;
         }
-        self.next_counter
-            .0
+        self.sending
+            .next_counter
             .fetch_update(Relaxed, Relaxed, |next| {
                 next.checked_add(u64::from(count)).filter(|&end| end <= REJECT_AFTER_MESSAGES)
             })
@@ -151,14 +167,14 @@ impl Session {
 
     /// Whether sending is possible by age and counter.
     pub fn may_send(&self, now: Time) -> bool {
-        !self.sending_ended.load(Relaxed)
+        !self.sending.ended.load(Relaxed)
             && self.age(now) < REJECT_AFTER_TIME
-            && self.next_counter.0.load(Relaxed) < REJECT_AFTER_MESSAGES
+            && self.sending.next_counter.load(Relaxed) < REJECT_AFTER_MESSAGES
     }
 
     /// Whether packets may still be opened: the session is younger than `REJECT_AFTER_TIME`.
     pub fn may_receive(&self, now: Time) -> bool {
-        self.age(now) < REJECT_AFTER_TIME
+        self.receiving.age(now) < REJECT_AFTER_TIME
     }
 
     /// Ask after sending. When true, queue [`crate::SessionEvent::RekeyOnSend`]. True at most once a second.
@@ -172,59 +188,59 @@ impl Session {
     }
 
     pub(crate) fn is_due_on_send(&self, now: Time) -> bool {
-        (self.parameters.initiator && self.age(now) > REKEY_AFTER_TIME)
-            || self.next_counter.0.load(Relaxed) > REKEY_AFTER_MESSAGES
+        (self.sending.parameters.initiator && self.age(now) > REKEY_AFTER_TIME)
+            || self.sending.next_counter.load(Relaxed) > REKEY_AFTER_MESSAGES
     }
 
     pub(crate) fn is_due_on_receive(&self, now: Time) -> bool {
-        self.parameters.initiator && self.age(now) > REKEY_AFTER_TIME_RECEIVING
+        self.receiving.initiator && self.receiving.age(now) > REKEY_AFTER_TIME_RECEIVING
     }
 
     fn wish_rekey(&self, now: Time) -> bool {
-        let last = self.rekey_wished_at.load(Relaxed);
+        let last = self.receiving.rekey_wished_at.load(Relaxed);
         (last == 0 || now.saturating_since(Time(last)) >= REKEY_WISH_INTERVAL)
-            && self.rekey_wished_at.compare_exchange(last, now.0.max(1), Relaxed, Relaxed).is_ok()
+            && self.receiving.rekey_wished_at.compare_exchange(last, now.0.max(1), Relaxed, Relaxed).is_ok()
     }
 
     fn age(&self, now: Time) -> Duration {
-        now.saturating_since(self.parameters.created_at)
+        now.saturating_since(self.sending.parameters.created_at)
     }
 
     /// Locks the replay window: show it the counters of authenticated packets only, a whole run at once.
     pub fn replay(&self) -> ReplayGuard<'_> {
-        self.replay.0.lock()
+        self.receiving.window.lock()
     }
 
     /// Brings into the cache what receiving a packet with `counter` needs. The result means nothing: it is there to
     /// be waited for by nobody.
     pub fn touch_receiving(&self, counter: u64) -> u64 {
-        self.parameters.created_at.0 ^ self.replay.0.touch(counter)
+        self.receiving.window.touch(counter)
     }
 
     /// Brings into the cache what sending needs. The result means nothing.
     pub fn touch_sending(&self) -> u64 {
-        self.parameters.created_at.0 ^ self.next_counter.0.load(Relaxed)
+        self.sending.next_counter.load(Relaxed)
     }
 
     /// Call for each run of authenticated packets. True exactly once, and only for a responder: the peer has
     /// shown that it holds the key; queue [`crate::SessionEvent::Confirmed`].
     pub fn confirm(&self) -> bool {
-        !self.is_confirmed() && !self.confirmed.swap(true, AcqRel)
+        !self.is_confirmed() && !self.receiving.confirmed.swap(true, AcqRel)
     }
 
     /// Takes back a [`Self::confirm`] that was true but could not be queued, so that the next run confirms again.
     pub fn retract_confirmation(&self) {
-        self.confirmed.store(self.parameters.initiator, Relaxed);
+        self.receiving.confirmed.store(self.receiving.initiator, Relaxed);
     }
 
     /// Whether the peer is known to hold the key.
     pub fn is_confirmed(&self) -> bool {
-        self.confirmed.load(Relaxed)
+        self.receiving.confirmed.load(Relaxed)
     }
 
     /// Forbids sending from now on: our private key changed.
     pub(crate) fn end_sending(&self) {
-        self.sending_ended.store(true, Relaxed);
+        self.sending.ended.store(true, Relaxed);
     }
 
     /// Seals one inner packet into a whole transport datagram; the slow path and tests.
@@ -285,7 +301,7 @@ impl Session {
 
     #[cfg(test)]
     pub(crate) fn set_next_counter(&self, counter: u64) {
-        self.next_counter.0.store(counter, Relaxed);
+        self.sending.next_counter.store(counter, Relaxed);
     }
 }
 

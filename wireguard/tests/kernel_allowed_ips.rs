@@ -97,7 +97,7 @@ fn removed_peer_has_no_address_left() {
         table.insert(net(&format!("{host}/32")), 'a');
         assert_eq!(owner(&table, host), Some('a'));
     }
-    table.remove_peer(&'a');
+    table.remove_all_of(&'a');
     for host in hosts {
         assert_eq!(owner(&table, host), Some('e'), "{host} falls to the default route");
     }
@@ -107,7 +107,7 @@ fn removed_peer_has_no_address_left() {
 #[test]
 fn nested_prefixes_of_one_peer_go_together() {
     let mut table = table(&[('a', "192.168.0.0/16"), ('a', "192.168.0.0/24")]);
-    table.remove_peer(&'a');
+    table.remove_all_of(&'a');
     assert_eq!(owner(&table, "192.168.0.1"), None);
     assert_eq!(table.len(), 0);
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use aead::Aead;
 use gateway_ebpf::parse::{self, Ip};
 use gateway_ebpf::steer::is_forwardable;
-use wireguard::{SessionEvent, Time};
+use wireguard::{Activity, SessionEvent, Time};
 
 use super::counters::{Tally, Verdict};
-use super::fib::NextHop;
+use super::fib::{NextHop, RepeatedLookup};
 use super::inner::decrement_ttl;
 use super::tables::{PeerEntry, Shared, Tables};
 use super::unreachable::{ErrorLimit, answer};
@@ -18,6 +18,12 @@ use crate::io::{Datagram, Frame, FramePool, Unreachable};
 /// Packets in one batch, at most: what one turn takes from a port (IX, OSDI 2014, finds 64 enough). Measured here, with 1
 /// and with 10,000 clients, 32, 64 and 128 do not differ beyond their spread; 64 is four groups of the batch cipher.
 pub const BATCH_MAX: usize = 64;
+
+/// What the opened packets of a batch are checked and routed by.
+pub(super) struct Routing<'t> {
+    pub(super) tables: &'t Tables,
+    pub(super) fib: RepeatedLookup<'t>,
+}
 
 /// One worker's engine.
 pub struct Engine {
@@ -119,27 +125,33 @@ impl Engine {
 
     /// Makes control look at the marks of a peer whose traffic began. What the mailbox has no room for is taken
     /// back, so that the next batch tries again: without the note no timer of the peer would run.
-    pub(super) fn note_activity(&mut self, peer: &PeerEntry) {
-        if peer.activity.note() && !self.note(SessionEvent::Activity { peer: peer.id }) {
-            peer.activity.retract_note();
+    pub(super) fn note_activity(&mut self, activity: &Activity, peer: &PeerEntry) {
+        if activity.note() && !self.note(SessionEvent::Activity { peer: peer.id }) {
+            activity.retract_note();
         }
     }
 
     /// Routes an opened packet as the kernel's tables say: to another peer, out of a link, or to the kernel.
     /// What a router must answer with ICMP (TTL spent, larger than the next link) or must not forward (multicast,
     /// broadcast, loopback, link-local) is the kernel's too.
-    pub(super) fn forward(&mut self, pool: &mut FramePool, tables: &Tables, mut frame: Frame, inner: &Ip) {
-        let next_hop = tables.fib.lookup(inner.destination);
+    pub(super) fn forward(
+        &mut self,
+        pool: &mut FramePool,
+        routing: &mut Routing<'_>,
+        mut frame: Frame,
+        inner: &Ip,
+    ) {
+        let next_hop = routing.fib.next_hop(inner.destination);
         let is_forwardable = is_forwardable(&inner.source) && is_forwardable(&inner.destination);
         match next_hop {
             _ if !is_forwardable || inner.hop_limit <= 1 => self.leave_to_kernel(frame),
-            NextHop::Tunnel if inner.len <= tables.tunnel_mtu => {
+            NextHop::Tunnel if inner.len <= routing.tables.tunnel_mtu => {
                 decrement_ttl(pool.data_mut(&mut frame));
                 self.tally.count(Verdict::OpenedToPeer);
                 self.hairpin.push(frame);
             }
             NextHop::Link(hop) if inner.len <= hop.mtu as usize => {
-                self.forward_to_link(pool, frame, inner, &hop);
+                self.forward_to_link(pool, frame, inner, hop);
             }
             _ => self.leave_to_kernel(frame),
         }

@@ -17,11 +17,12 @@ use zerocopy::FromBytes;
 
 use super::counters::Verdict;
 use super::encap::write_ethernet;
-use super::engine::{BATCH_MAX, Engine};
-use super::fib::LinkHop;
+use super::engine::{BATCH_MAX, Engine, Routing};
+use super::fib::{LinkHop, RepeatedLookup};
+use super::heard::Heard;
 use super::inner::{decapsulate_ecn, decrement_ttl};
 use super::session_table::SessionEntry;
-use super::tables::{DataSession, Path, Tables};
+use super::tables::{DataSession, Tables};
 use crate::io::{Datagram, Frame, FramePool};
 
 /// Transport data messages on their way through the steps.
@@ -148,9 +149,9 @@ impl Engine {
         }
         drop(replay);
         let Some(source) = last else { return };
-        let local_index = session.local_index();
-        data.peer.activity.received(now, bytes, carries_data);
-        self.follow(data, source);
+        let local_index = entry.local_index();
+        data.activity.received(now, bytes, carries_data);
+        self.follow(data, local_index, source);
         if session.confirm() {
             self.seal_under(entry, now);
             if !self.note(SessionEvent::Confirmed { local_index }) {
@@ -161,24 +162,24 @@ impl Engine {
         if session.wants_rekey_on_receive(now) {
             self.note(SessionEvent::RekeyOnReceive { local_index });
         }
-        self.note_activity(&data.peer);
+        self.note_activity(&data.activity, &data.peer);
     }
 
     /// Roaming. Replies to these very packets must go where they came from, so what control will find out is not
     /// waited for: until then they leave through the socket. Without the note control would never find out.
-    fn follow(&mut self, data: &DataSession, source: Endpoint) {
-        let (peer, local_index) = (&data.peer, data.session.local_index());
-        let known = peer.path();
-        if known.is_some_and(|path| path.endpoint == source) {
+    fn follow(&mut self, data: &DataSession, local_index: u32, source: Endpoint) {
+        let peer = &data.peer;
+        let known = peer.heard();
+        if known.is_at(&source) {
             return;
         }
         if self.note(SessionEvent::Roamed { local_index, endpoint: source }) {
             // Unless control, or another worker, was faster.
-            let path = Some(Path { endpoint: source, keeps_local: true, link: None });
-            peer.replace_path(known, path);
+            let heard = Heard::at(&source);
+            peer.replace_heard(known, heard);
             if !self.is_live(data) {
                 // Removed meanwhile: control will not heed the note.
-                peer.replace_path(path, known);
+                peer.replace_heard(heard, known);
             }
         }
     }
@@ -214,12 +215,13 @@ impl Engine {
 
     /// Inner checks, then on to where the packet goes.
     fn deliver(&mut self, pool: &mut FramePool, tables: &Tables, batch: &mut Batch<'_>) {
+        let mut routing = Routing { tables, fib: RepeatedLookup::new(&tables.fib) };
         let mut messages = batch.frames.drain(..).zip(batch.messages.drain(..));
         for run in batch.runs.drain(..) {
             for (frame, message) in messages.by_ref().take(run.len) {
                 match (message.refused, run.entry) {
                     (None, Some(entry)) => {
-                        self.deliver_message(pool, tables, &entry.receiving, frame, message.ecn);
+                        self.deliver_message(pool, &mut routing, &entry.receiving, frame, message.ecn);
                     }
                     (refused, _) => {
                         self.drop_frame(pool, frame, refused.unwrap_or(Verdict::DropUnknownIndex));
@@ -232,7 +234,7 @@ impl Engine {
     fn deliver_message(
         &mut self,
         pool: &mut FramePool,
-        tables: &Tables,
+        routing: &mut Routing<'_>,
         data: &DataSession,
         mut frame: Frame,
         outer_ecn: u8,
@@ -243,10 +245,10 @@ impl Engine {
         if opened_len == 0 {
             return self.drop_frame(pool, frame, Verdict::KeepaliveReceived);
         }
-        match check_inner(tables, data, pool.data_mut(&mut frame), outer_ecn) {
+        match check_inner(routing.tables, data, pool.data_mut(&mut frame), outer_ecn) {
             Ok(inner) => {
                 frame.set_len(inner.len);
-                self.forward(pool, tables, frame, &inner);
+                self.forward(pool, routing, frame, &inner);
             }
             Err(verdict) => self.drop_frame(pool, frame, verdict),
         }
@@ -301,18 +303,16 @@ impl<'t> Batch<'t> {
 
     /// Each pass follows the pointers that the one before brought.
     fn touch(&self) {
-        let found = || self.runs.iter().filter_map(|run| run.entry);
-        black_box(found().map(|entry| entry.receiving.touch()).fold(0, |all, one| all ^ one));
-        let mut first = 0;
+        let found = || self.runs.iter().filter_map(|run| run.entry).map(|entry| &*entry.receiving);
+        black_box(found().map(DataSession::touch).fold(0, |all, one| all ^ one));
+        let (mut first, mut all) = (0, 0);
         for run in &self.runs {
             if let Some(entry) = run.entry {
-                black_box(entry.session().touch_receiving(self.messages[first].counter));
-                black_box(entry.receiving.peer.path().map(|path| path.keeps_local));
+                all ^= entry.receiving.touch_rest(self.messages[first].counter);
             }
             first += run.len;
         }
-        let last_received = |entry: &SessionEntry| entry.receiving.peer.activity.last_received();
-        black_box(found().filter_map(last_received).fold(0, |all, time| all ^ time.0));
+        black_box(all);
     }
 }
 

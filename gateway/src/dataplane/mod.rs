@@ -8,6 +8,7 @@ pub mod counters;
 pub mod encap;
 pub mod engine;
 pub mod fib;
+mod heard;
 mod inbound;
 pub mod inner;
 pub mod mailbox;

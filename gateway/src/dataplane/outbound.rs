@@ -243,11 +243,10 @@ impl Engine {
 
     fn mark_sent(&mut self, data: &SealingSession, peer: &PeerEntry, bytes: u64, now: Time) {
         peer.activity.sent(now, bytes, true);
-        let local_index = data.session.local_index();
         if data.session.wants_rekey_on_send(now) {
-            self.note(SessionEvent::RekeyOnSend { local_index });
+            self.note(SessionEvent::RekeyOnSend { local_index: data.session.local_index() });
         }
-        self.note_activity(peer);
+        self.note_activity(&peer.activity, peer);
     }
 }
 
@@ -256,6 +255,7 @@ type Ways = ArrayVec<Way, BATCH_MAX>;
 impl Routed<'_> {
     /// Reads what the peers say of themselves: one after the other, so that none is waited for alone.
     fn ask_ways(&self, ways: &mut Ways) {
+        black_box(self.to.iter().map(|destined| destined.peer.touch()).fold(0, |all, one| all ^ one));
         for Destined { peer, .. } in &self.to {
             ways.push(Way { path: peer.path(), current: peer.current() });
         }
@@ -281,8 +281,8 @@ fn sessions_of<'t>(
         .collect();
     if sessions.len() > 1 {
         let found = || sessions.iter().flatten();
-        black_box(found().map(|sending| Arc::as_ptr(&sending.session).addr()).fold(0, |all, one| all ^ one));
-        black_box(found().map(|sending| sending.session.touch_sending()).fold(0, |all, one| all ^ one));
+        black_box(found().map(|sending| sending.touch()).fold(0, |all, one| all ^ one));
+        black_box(found().map(|sending| sending.touch_rest()).fold(0, |all, one| all ^ one));
         let last_sent = |destined: &Destined<'_>| destined.peer.activity.last_sent();
         black_box(routed.to.iter().filter_map(last_sent).fold(0, |all, time| all ^ time.0));
     }

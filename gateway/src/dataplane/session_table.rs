@@ -27,6 +27,11 @@ pub struct SessionEntry {
 }
 
 impl SessionEntry {
+    /// The index it receives under.
+    pub fn local_index(&self) -> u32 {
+        self.local_index
+    }
+
     /// The protocol's state of the session.
     pub fn session(&self) -> &Arc<Session> {
         &self.receiving.session

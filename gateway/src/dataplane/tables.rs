@@ -2,7 +2,7 @@
 //! by the [`Publisher`](super::publish::Publisher) alone, read by every worker without locks.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use wireguard::{Activity, AllowedIps, Endpoint, IndexPermutation, PeerId, Sessio
 
 use super::encap::OuterHeader;
 use super::fib::Fib;
+use super::heard::{Heard, HeardCell};
 use super::mailbox::Mailbox;
 use super::session_table::SessionTable;
 
@@ -72,27 +73,51 @@ impl Tables {
     }
 }
 
+/// Bytes.
+const CACHE_LINE: usize = 64;
+
 /// No session to send with.
 const NO_SESSION: u64 = u64::MAX;
 
 /// What workers know of a peer. It lives as long as the peer: what changes with each handshake or roaming is read
 /// without a lock or a reference count.
+///
+/// Receiving a packet reads the first cache line, sending one all three.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct PeerEntry {
-    /// The peer's slot in the device.
-    pub id: PeerId,
+    heard: HeardCell,
     /// Marks that timers and `wg show` read.
     pub activity: Arc<Activity>,
+    /// The peer's slot in the device.
+    pub id: PeerId,
+    /// Written by control alone.
+    link: AtomicCell<Option<NumberedLink>>,
     /// Local index of the session to seal with, or [`NO_SESSION`].
     current: AtomicU64,
-    path: AtomicCell<Option<Path>>,
+}
+
+const _: () = assert!(size_of::<PeerEntry>() == 3 * CACHE_LINE);
+
+/// The link part of a path. It is not written at one go with [`Heard`]: where a reader finds another number than that
+/// names, control is about to change the path, and until then packets leave through the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct NumberedLink {
+    /// From 1; no two links in a row have the same.
+    number: u32,
+    link: LinkPath,
 }
 
 impl PeerEntry {
     /// A peer without a session whose endpoint is not known.
     pub fn new(id: PeerId, activity: Arc<Activity>) -> Self {
-        Self { id, activity, current: AtomicU64::new(NO_SESSION), path: AtomicCell::new(None) }
+        Self {
+            heard: HeardCell::default(),
+            link: AtomicCell::new(None),
+            current: AtomicU64::new(NO_SESSION),
+            activity,
+            id,
+        }
     }
 
     /// Local index of the session to seal with; `None` until a handshake completes. The session is in the newest
@@ -112,18 +137,56 @@ impl PeerEntry {
         self.current.compare_exchange(old.into(), new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// How the peer's endpoint is reached; `None` while it is unknown.
-    pub fn path(&self) -> Option<Path> {
-        self.path.load()
+    /// Brings what every packet sent needs into the cache. The result means nothing.
+    pub fn touch(&self) -> u64 {
+        let activity = Arc::as_ptr(&self.activity).addr() as u64;
+        self.touch_heard() ^ activity ^ self.current.load(Ordering::Relaxed)
     }
 
+    /// Brings what every packet received needs into the cache. The result means nothing.
+    pub fn touch_heard(&self) -> u64 {
+        self.heard.touch()
+    }
+
+    /// How the peer's endpoint is reached; `None` while it is unknown.
+    pub fn path(&self) -> Option<Path> {
+        let heard = self.heard.load();
+        let endpoint = heard.endpoint()?;
+        let numbered = if heard.link_number() == 0 { None } else { self.link.load() };
+        let link =
+            numbered.filter(|numbered| numbered.number == heard.link_number()).map(|numbered| numbered.link);
+        Some(Path { endpoint, keeps_local: heard.keeps_local(), link })
+    }
+
+    /// For control alone.
     pub(super) fn set_path(&self, path: Option<Path>) {
-        self.path.store(path);
+        // The link before the number that names it.
+        let heard = path.map(|Path { endpoint, keeps_local, link }| {
+            let link_number = link.map_or(0, |link| self.number_of(link));
+            Heard::new(&endpoint, keeps_local, link_number)
+        });
+        self.heard.store(heard.unwrap_or_default());
+    }
+
+    /// Makes `link` the peer's, if it is not by now, and returns its number.
+    fn number_of(&self, link: LinkPath) -> u32 {
+        let held = self.link.load();
+        if let Some(held) = held.filter(|held| held.link == link) {
+            return held.number;
+        }
+        let number = held.map_or(1, |held| held.number.wrapping_add(1).max(1));
+        self.link.store(Some(NumberedLink { number, link }));
+        number
+    }
+
+    /// Where the peer was heard last.
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.load()
     }
 
     /// Goes by `new` instead of `old`; `false` when it was another by now.
-    pub(super) fn replace_path(&self, old: Option<Path>, new: Option<Path>) -> bool {
-        self.path.compare_exchange(old, new).is_ok()
+    pub(super) fn replace_heard(&self, old: Heard, new: Heard) -> bool {
+        self.heard.replace(old, new)
     }
 }
 
@@ -157,30 +220,46 @@ pub struct LinkPath {
     pub header: OuterHeader,
 }
 
-/// A session that may receive, with its key expanded for the batch AEAD. What every packet needs comes first.
+/// A session that may receive, with its key expanded for the batch AEAD. What every packet needs fills the first cache
+/// line, and leads to the rest in one step.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct DataSession {
     /// Counters, replay window and age.
     pub session: Arc<Session>,
     /// The peer it belongs to.
     pub peer: Arc<PeerEntry>,
-    /// The inner source that was found to be the peer's last, of IPv4 and of IPv6.
-    verified: [AtomicCell<Option<Verified>>; 2],
+    /// The peer's marks.
+    pub activity: Arc<Activity>,
+    /// The inner IPv4 source that was found to be the peer's last: see [`verified_v4`].
+    verified_v4: AtomicU64,
     /// Opens what is received.
     pub opening: Key,
+    /// The inner IPv6 source that was found to be the peer's last.
+    verified_v6: AtomicCell<Option<Verified>>,
+}
+
+/// No source was found yet.
+const NONE_VERIFIED: u64 = u64::MAX;
+
+/// An IPv4 source that belonged to the peer under some state of the allowed IPs, as one word; `None` for the states
+/// that are too many to be told apart in it.
+fn verified_v4(source: Ipv4Addr, allowed_ips_version: u64) -> Option<u64> {
+    let version = u32::try_from(allowed_ips_version).ok().filter(|version| *version != u32::MAX)?;
+    Some(u64::from(version) << 32 | u64::from(source.to_bits()))
 }
 
 /// An inner source that belonged to the peer under some state of the allowed IPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verified {
-    source: IpAddr,
+    source: Ipv6Addr,
     allowed_ips_version: u64,
 }
 
 /// A session that sends, or is the next to. Expanded keys are large (about 0.7 KB), and of the up to three sessions of
 /// a peer only these need two.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct SealingSession {
     /// Counters and age.
     pub session: Arc<Session>,
@@ -189,6 +268,16 @@ pub struct SealingSession {
 }
 
 impl SealingSession {
+    /// Brings what leads to the rest into the cache. The result means nothing.
+    pub fn touch(&self) -> u64 {
+        Arc::as_ptr(&self.session).addr() as u64
+    }
+
+    /// Brings what every packet needs beyond that into the cache. The result means nothing.
+    pub fn touch_rest(&self) -> u64 {
+        self.key.touch() ^ self.session.touch_sending()
+    }
+
     /// Expands the sending key of `session`.
     pub fn new(session: Arc<Session>) -> Self {
         Self { key: Key::new(session.sending_key()), session }
@@ -198,31 +287,59 @@ impl SealingSession {
 impl DataSession {
     /// Expands the receiving key of `session`.
     pub fn new(session: Arc<Session>, peer: Arc<PeerEntry>) -> Self {
-        let verified = [const { AtomicCell::new(None) }; 2];
-        Self { opening: Key::new(session.receiving_key()), session, peer, verified }
+        Self {
+            opening: Key::new(session.receiving_key()),
+            session,
+            activity: Arc::clone(&peer.activity),
+            peer,
+            verified_v4: AtomicU64::new(NONE_VERIFIED),
+            verified_v6: AtomicCell::new(None),
+        }
     }
 
-    /// Brings what every packet needs into the cache. The result means nothing.
+    /// Brings what leads to the rest into the cache. The result means nothing.
     pub fn touch(&self) -> u64 {
-        let pointers = Arc::as_ptr(&self.session).addr() ^ Arc::as_ptr(&self.peer).addr();
-        let version = self.verified[0].load().map_or(0, |verified| verified.allowed_ips_version);
-        pointers as u64 ^ version ^ self.opening.touch()
+        self.verified_v4.load(Ordering::Relaxed)
+    }
+
+    /// Brings what a packet with this counter needs beyond that into the cache. The result means nothing.
+    pub fn touch_rest(&self, counter: u64) -> u64 {
+        let marks = self.activity.last_received().unwrap_or_default().0;
+        self.opening.touch() ^ self.session.touch_receiving(counter) ^ self.peer.touch_heard() ^ marks
     }
 
     /// Whether `source` belongs to the peer by a device-wide longest-prefix match: a prefix of its own is not enough
     /// where another peer has a longer one. A peer's packets have few sources, so the last one is remembered.
     pub fn is_source_allowed(&self, source: IpAddr, tables: &Tables) -> bool {
-        let verified = Some(Verified { source, allowed_ips_version: tables.allowed_ips_version });
-        let last = &self.verified[usize::from(source.is_ipv6())];
-        if last.load() == verified {
-            return true;
+        match source {
+            IpAddr::V4(address) => {
+                let verified = verified_v4(address, tables.allowed_ips_version);
+                if verified == Some(self.verified_v4.load(Ordering::Relaxed)) {
+                    return true;
+                }
+                let is_allowed = self.owns(source, tables);
+                if let (true, Some(verified)) = (is_allowed, verified) {
+                    self.verified_v4.store(verified, Ordering::Relaxed);
+                }
+                is_allowed
+            }
+            IpAddr::V6(address) => {
+                let verified =
+                    Some(Verified { source: address, allowed_ips_version: tables.allowed_ips_version });
+                if self.verified_v6.load() == verified {
+                    return true;
+                }
+                let is_allowed = self.owns(source, tables);
+                if is_allowed {
+                    self.verified_v6.store(verified);
+                }
+                is_allowed
+            }
         }
-        let owner = tables.allowed_ips.lookup(source);
-        let is_allowed = owner.is_some_and(|owner| Arc::ptr_eq(owner, &self.peer));
-        if is_allowed {
-            last.store(verified);
-        }
-        is_allowed
+    }
+
+    fn owns(&self, source: IpAddr, tables: &Tables) -> bool {
+        tables.allowed_ips.lookup(source).is_some_and(|owner| Arc::ptr_eq(owner, &self.peer))
     }
 }
 
@@ -230,6 +347,7 @@ impl DataSession {
 mod tests {
     use wireguard::{SessionParameters, Time};
 
+    use super::super::fib::LinkHop;
     use super::*;
 
     fn peer(id: u32) -> Arc<PeerEntry> {
@@ -270,6 +388,42 @@ mod tests {
         assert!(!data.is_source_allowed(source, &tables), "what is remembered is of another version");
     }
 
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint { remote: ([192, 0, 2, 1], port).into(), local: None }
+    }
+
+    fn linked(port: u16, mtu: u32) -> Path {
+        let endpoint = endpoint(port);
+        let hop =
+            LinkHop { interface_index: 2, destination_mac: [2; 6], source_mac: [4; 6], mtu, source: None };
+        let header = OuterHeader::new(&hop, ([192, 0, 2, 9], 51820).into(), endpoint.remote).unwrap();
+        Path { endpoint, keeps_local: false, link: Some(LinkPath { interface_index: 2, mtu, header }) }
+    }
+
+    #[test]
+    fn a_path_is_read_as_it_was_set() {
+        let entry = peer(0);
+        for path in
+            [Some(linked(1, 1500)), Some(linked(1, 1400)), Some(linked(2, 1400)), None, Some(linked(3, 9000))]
+        {
+            entry.set_path(path);
+            assert_eq!(entry.path(), path);
+        }
+    }
+
+    #[test]
+    fn a_link_is_not_mistaken_for_that_of_another_endpoint() {
+        let entry = peer(0);
+        entry.set_path(Some(linked(1, 1500)));
+        let before = entry.heard();
+        let roamed = Heard::at(&endpoint(2));
+        assert!(entry.replace_heard(before, roamed));
+        assert_eq!(entry.path().unwrap().link, None, "the link led to the endpoint before");
+        entry.set_path(Some(linked(2, 1500)));
+        assert!(entry.replace_heard(entry.heard(), before));
+        assert_eq!(entry.path().unwrap().link, None, "the link leads to the endpoint after");
+    }
+
     #[test]
     fn a_session_or_path_gives_way_only_to_who_knew_it() {
         let entry = peer(0);
@@ -282,13 +436,10 @@ mod tests {
         assert!(entry.replace_current(8, None));
         assert_eq!(entry.current(), None);
 
-        let path = |port| {
-            let endpoint = Endpoint { remote: ([192, 0, 2, 1], port).into(), local: None };
-            Some(Path { endpoint, keeps_local: true, link: None })
-        };
-        assert!(entry.replace_path(None, path(1)));
-        assert!(!entry.replace_path(None, path(2)));
-        assert!(!entry.replace_path(path(2), path(3)));
-        assert_eq!(entry.path(), path(1));
+        let heard = |port| Heard::at(&endpoint(port));
+        assert!(entry.replace_heard(Heard::default(), heard(1)));
+        assert!(!entry.replace_heard(Heard::default(), heard(2)));
+        assert!(!entry.replace_heard(heard(2), heard(3)));
+        assert_eq!(entry.path(), Some(Path { endpoint: endpoint(1), keeps_local: true, link: None }));
     }
 }

@@ -26,7 +26,6 @@ use crate::{
     PeerId,
     activity::Activity,
     admission::Admission,
-    allowed_ips::AllowedIps,
     constants::{MTU_DEFAULT, REKEY_TIMEOUT_JITTER},
     curve_work::{CurveWork, EphemeralSeed},
     endpoint::Endpoint,
@@ -37,6 +36,7 @@ use crate::{
     keys::{PrivateKey, PublicKey},
     output::{AllowedIpChange, HandshakeCounters, Output, SessionEvent},
     peer_table::PeerTable,
+    prefix_table::AllowedIps,
     time::{Now, Time},
     timers::Timers,
 };

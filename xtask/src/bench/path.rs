@@ -30,8 +30,12 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     aead: Option<String>,
 
+    /// Time with so many clients, once for each number; 1 and 1000 if not given.
+    #[arg(long, value_name = "NUMBER")]
+    clients: Vec<u32>,
+
     /// Only count instructions, and make the result the baseline that `cargo xtask test` holds later ones against.
-    #[arg(long, conflicts_with_all = ["quick", "aead"])]
+    #[arg(long, conflicts_with_all = ["quick", "aead", "clients"])]
     accept: bool,
 }
 
@@ -62,6 +66,9 @@ fn time_stages(program: &Path, args: &Args) -> Result<Vec<Stages>> {
     let mut stages = Command::new(program);
     stages.arg("stages").args(args.quick.then_some("--quick"));
     stages.args(args.aead.iter().flat_map(|name| ["--aead", name]));
+    for count in &args.clients {
+        stages.args(["--clients", &count.to_string()]);
+    }
     let result = stages.stderr(Stdio::inherit()).output().context("`wgx-path` did not start")?;
     ensure!(result.status.success(), "`wgx-path stages` failed");
     let lines = String::from_utf8(result.stdout)?;

@@ -108,7 +108,7 @@ impl Table for TreeBitmap {
     }
 }
 
-/// Crate `prefix-trie`, which the forwarding table uses.
+/// Crate `prefix-trie`.
 #[derive(Clone, Default)]
 pub(crate) struct PrefixTrie {
     v4: prefix_trie::PrefixMap<Ipv4Net, u32>,

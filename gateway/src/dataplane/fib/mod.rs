@@ -3,10 +3,10 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
+use ipnet::IpNet;
+use wireguard::PrefixTable;
 
 use super::network::{Mac, Network, Route, RouteKind, TABLE_LOCAL, TABLE_MAIN};
 
@@ -77,8 +77,7 @@ enum Leaf {
 /// An immutable table, rebuilt by control on each change of the [`Network`] and read by every worker.
 #[derive(Clone, Debug, Default)]
 pub struct Fib {
-    v4: PrefixMap<Ipv4Net, Leaf>,
-    v6: PrefixMap<Ipv6Net, Leaf>,
+    leaves: PrefixTable<Leaf>,
     /// Some route into the tunnel has an MTU of its own: else none need be looked up.
     has_tunnel_mtu: bool,
 }
@@ -94,7 +93,7 @@ impl Fib {
         for route in best_routes(&network.routes) {
             let leaf = leaf_of(route, network, fast_links, tunnel_index);
             fib.has_tunnel_mtu |= matches!(leaf, Leaf::Tunnel { mtu: Some(_) });
-            fib.insert(route.destination, leaf);
+            fib.leaves.insert(route.destination, leaf);
         }
         fib.insert_resolved_neighbours(network);
         fib
@@ -102,10 +101,14 @@ impl Fib {
 
     /// The next hop for `destination`.
     pub fn lookup(&self, destination: IpAddr) -> NextHop {
+        *self.next_hop(destination)
+    }
+
+    fn next_hop(&self, destination: IpAddr) -> &NextHop {
         match self.leaf(destination) {
-            Some(Leaf::Resolved(next_hop)) => *next_hop,
-            Some(Leaf::Tunnel { .. }) => NextHop::Tunnel,
-            _ => NextHop::Kernel,
+            Some(Leaf::Resolved(next_hop)) => next_hop,
+            Some(Leaf::Tunnel { .. }) => &NextHop::Tunnel,
+            _ => &NextHop::Kernel,
         }
     }
 
@@ -132,9 +135,7 @@ impl Fib {
     /// The prefixes whose own entry differs between this table and `former`: only destinations in them can be
     /// answered otherwise than before.
     pub fn changes_since(&self, former: &Self) -> Vec<IpNet> {
-        let v4 = differences(self.v4.iter(), former.v4.iter()).map(IpNet::V4);
-        let v6 = differences(self.v6.iter(), former.v6.iter()).map(IpNet::V6);
-        v4.chain(v6).collect()
+        differences(self.leaves.iter(), former.leaves.iter()).collect()
     }
 
     /// The link packets to `destination` leave by, where that is known: not for this host's own addresses, for the
@@ -151,17 +152,7 @@ impl Fib {
     }
 
     fn leaf(&self, destination: IpAddr) -> Option<&Leaf> {
-        match destination {
-            IpAddr::V4(address) => self.v4.get_lpm(&host_v4(address)).map(|(_, leaf)| leaf),
-            IpAddr::V6(address) => self.v6.get_lpm(&host_v6(address)).map(|(_, leaf)| leaf),
-        }
-    }
-
-    fn insert(&mut self, destination: IpNet, leaf: Leaf) {
-        match destination {
-            IpNet::V4(prefix) => self.v4.insert(prefix.trunc(), leaf),
-            IpNet::V6(prefix) => self.v6.insert(prefix.trunc(), leaf),
-        };
+        self.leaves.lookup(destination)
     }
 
     /// Gives every resolved on-link neighbour a host route, so that one look-up yields route and MAC.
@@ -172,17 +163,40 @@ impl Fib {
                 _ => continue,
             };
             if let Some(hop) = link_hop(network, *interface_index, *mac, None, *address) {
-                self.insert(IpNet::from(*address), Leaf::Resolved(NextHop::Link(hop.within(route_mtu))));
+                self.leaves
+                    .insert(IpNet::from(*address), Leaf::Resolved(NextHop::Link(hop.within(route_mtu))));
             }
         }
     }
 }
 
+/// Look-ups in one table of destinations that often repeat: what many clients send goes to few servers.
+#[derive(Debug)]
+pub struct RepeatedLookup<'t> {
+    fib: &'t Fib,
+    last: Option<(IpAddr, &'t NextHop)>,
+}
+
+impl<'t> RepeatedLookup<'t> {
+    /// For as long as the table is not replaced.
+    pub fn new(fib: &'t Fib) -> Self {
+        Self { fib, last: None }
+    }
+
+    /// As [`Fib::lookup`].
+    pub fn next_hop(&mut self, destination: IpAddr) -> &'t NextHop {
+        match self.last {
+            Some((last, next_hop)) if last == destination => next_hop,
+            _ => self.last.insert((destination, self.fib.next_hop(destination))).1,
+        }
+    }
+}
+
 /// What is not the same in two lists in the order of their prefixes.
-fn differences<'a, P: Copy + Ord + 'a>(
-    ours: impl Iterator<Item = (&'a P, &'a Leaf)>,
-    theirs: impl Iterator<Item = (&'a P, &'a Leaf)>,
-) -> impl Iterator<Item = P> {
+fn differences<'a>(
+    ours: impl Iterator<Item = (IpNet, &'a Leaf)>,
+    theirs: impl Iterator<Item = (IpNet, &'a Leaf)>,
+) -> impl Iterator<Item = IpNet> {
     let (mut ours, mut theirs) = (ours.peekable(), theirs.peekable());
     std::iter::from_fn(move || {
         loop {
@@ -193,25 +207,17 @@ fn differences<'a, P: Copy + Ord + 'a>(
                 (None, None) => return None,
             };
             match order {
-                Ordering::Less => return ours.next().map(|(prefix, _)| *prefix),
-                Ordering::Greater => return theirs.next().map(|(prefix, _)| *prefix),
+                Ordering::Less => return ours.next().map(|(prefix, _)| prefix),
+                Ordering::Greater => return theirs.next().map(|(prefix, _)| prefix),
                 Ordering::Equal => {
                     let ((prefix, ours), (_, theirs)) = (ours.next()?, theirs.next()?);
                     if ours != theirs {
-                        return Some(*prefix);
+                        return Some(prefix);
                     }
                 }
             }
         }
     })
-}
-
-fn host_v4(address: Ipv4Addr) -> Ipv4Net {
-    Ipv4Net::new_assert(address, 32)
-}
-
-fn host_v6(address: Ipv6Addr) -> Ipv6Net {
-    Ipv6Net::new_assert(address, 128)
 }
 
 /// One route per prefix, as the kernel with its three default rules would take it: the local table before

@@ -67,6 +67,24 @@ fn build(network: &Network) -> Fib {
 }
 
 #[test]
+fn a_repeated_look_up_answers_as_each_alone() {
+    let fib = build(&network());
+    let mut repeated = RepeatedLookup::new(&fib);
+    for destination in [
+        "10.9.0.5",
+        "10.9.0.5",
+        "10.8.0.77",
+        "10.8.0.77",
+        "10.9.0.5",
+        "203.0.113.7",
+        "10.9.0.6",
+        "2001:db8::1",
+    ] {
+        assert_eq!(*repeated.next_hop(ip(destination)), fib.lookup(ip(destination)), "{destination}");
+    }
+}
+
+#[test]
 fn a_resolved_neighbour_is_reached_by_its_mac_with_the_subnet_s_source() {
     let hop = LinkHop {
         interface_index: DOWNLINK,

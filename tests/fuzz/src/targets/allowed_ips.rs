@@ -60,7 +60,7 @@ pub fn run(data: &[u8]) {
             4 => {
                 let peer = input.value::<u8>() % 8;
                 list.retain(|(_, owner)| *owner != peer);
-                table.remove_peer(&peer);
+                table.remove_all_of(&peer);
             }
             5 => snapshot = (table.clone(), list.clone()),
             6 => {

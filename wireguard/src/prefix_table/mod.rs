@@ -1,4 +1,4 @@
-//! Cryptokey routing: which peer an inner address belongs to, one longest-prefix-match trie per family.
+//! Longest-prefix matches, one trie per family: cryptokey routing, and whatever else goes by prefixes.
 //!
 //! The tries are persistent: a clone is a few references, and a change copies only what lies between the root and
 //! the prefix and some clone still shares, at most two arrays for each six bits of an address. So a snapshot for
@@ -13,26 +13,29 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use trie::Trie;
 
-/// Prefixes of inner addresses and what each belongs to. Host bits are masked; a prefix has one owner.
+/// Cryptokey routing: which peer an inner address belongs to.
+pub type AllowedIps<P> = PrefixTable<P>;
+
+/// Prefixes and the value of each. Host bits are masked.
 #[derive(Clone, Debug)]
-pub struct AllowedIps<V> {
+pub struct PrefixTable<V> {
     v4: Trie<u32, V>,
     v6: Trie<u128, V>,
 }
 
-impl<V> Default for AllowedIps<V> {
+impl<V> Default for PrefixTable<V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<V> AllowedIps<V> {
+impl<V> PrefixTable<V> {
     /// No prefixes.
     pub fn new() -> Self {
         Self { v4: Trie::default(), v6: Trie::default() }
     }
 
-    /// Whose `address` is: the owner of the longest prefix that contains it.
+    /// The value of the longest prefix that contains `address`.
     #[inline]
     pub fn lookup(&self, address: IpAddr) -> Option<&V> {
         match address {
@@ -41,7 +44,7 @@ impl<V> AllowedIps<V> {
         }
     }
 
-    /// Whose exactly `prefix` is.
+    /// The value of exactly `prefix`: whose it is, where values are owners.
     pub fn owner(&self, prefix: &IpNet) -> Option<&V> {
         match prefix {
             IpNet::V4(prefix) => self.v4.exact(prefix.network().to_bits(), prefix.prefix_len()),
@@ -77,8 +80,8 @@ impl<V> AllowedIps<V> {
     }
 }
 
-impl<V: Clone> AllowedIps<V> {
-    /// Gives `prefix` to `value` and returns whose it was.
+impl<V: Clone> PrefixTable<V> {
+    /// Gives `prefix` this value and returns the former one.
     pub fn insert(&mut self, prefix: IpNet, value: V) -> Option<V> {
         match prefix {
             IpNet::V4(prefix) => self.v4.insert(prefix.network().to_bits(), prefix.prefix_len(), value),
@@ -86,7 +89,7 @@ impl<V: Clone> AllowedIps<V> {
         }
     }
 
-    /// Takes exactly `prefix` away and returns whose it was.
+    /// Takes exactly `prefix` away and returns its value.
     pub fn remove(&mut self, prefix: &IpNet) -> Option<V> {
         match prefix {
             IpNet::V4(prefix) => self.v4.remove(prefix.network().to_bits(), prefix.prefix_len()),
@@ -95,11 +98,11 @@ impl<V: Clone> AllowedIps<V> {
     }
 }
 
-impl<V: Clone + PartialEq> AllowedIps<V> {
-    /// Takes all prefixes of one peer away. Walks all prefixes of all peers.
-    pub fn remove_peer(&mut self, peer: &V) {
+impl<V: Clone + PartialEq> PrefixTable<V> {
+    /// Takes all prefixes of this value away. Walks all prefixes.
+    pub fn remove_all_of(&mut self, value: &V) {
         let prefixes: Vec<IpNet> =
-            self.iter().filter(|(_, value)| *value == peer).map(|(prefix, _)| prefix).collect();
+            self.iter().filter(|(_, held)| *held == value).map(|(prefix, _)| prefix).collect();
         for prefix in &prefixes {
             self.remove(prefix);
         }
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn longest_prefix_wins_in_both_families() {
-        let mut table = AllowedIps::new();
+        let mut table = PrefixTable::new();
         for (prefix, peer) in
             [("0.0.0.0/0", 1), ("10.0.0.0/8", 2), ("10.1.2.3/32", 3), ("::/0", 4), ("fd00::/64", 5)]
         {
@@ -139,19 +142,19 @@ mod tests {
 
     #[test]
     fn inserting_a_known_prefix_moves_it() {
-        let mut table = AllowedIps::new();
+        let mut table = PrefixTable::new();
         table.insert(net("10.0.0.7/24"), 1);
         assert_eq!(table.insert(net("10.0.0.0/24"), 2), Some(1));
         assert_eq!(table.len(), 1);
         assert_eq!(table.lookup(address("10.0.0.200")), Some(&2));
-        table.remove_peer(&2);
+        table.remove_all_of(&2);
         assert!(table.is_empty());
         assert_eq!(table.lookup(address("10.0.0.200")), None);
     }
 
     /// Addresses 10.0.0.0 to 10.1.134.159 and a default route.
-    fn hundred_thousand() -> AllowedIps<u32> {
-        let mut table = AllowedIps::new();
+    fn hundred_thousand() -> PrefixTable<u32> {
+        let mut table = PrefixTable::new();
         table.insert(net("0.0.0.0/0"), u32::MAX);
         for host in 0..100_000 {
             table.insert(IpNet::from(IpAddr::V4(Ipv4Addr::from_bits((10 << 24) | host))), host);
@@ -223,7 +226,7 @@ mod tests {
     proptest! {
         #[test]
         fn table_agrees_with_a_linear_scan(steps in steps(), probes in proptest::collection::vec(prefixes(), 40)) {
-            let mut table = AllowedIps::new();
+            let mut table = PrefixTable::new();
             let mut list: Vec<(IpNet, u8)> = Vec::new();
             let mut snapshots = Vec::new();
             for step in steps {
@@ -240,7 +243,7 @@ mod tests {
                     }
                     Step::RemovePeer(peer) => {
                         list.retain(|entry| entry.1 != peer);
-                        table.remove_peer(&peer);
+                        table.remove_all_of(&peer);
                     }
                 }
             }
