@@ -29,6 +29,7 @@ fn turn(
 ) -> Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(REPETITIONS);
     for repetition in 0..=REPETITIONS {
+        frames.place(load);
         match direction {
             Direction::Seal => frames.fill_with_texts(load),
             Direction::Open => frames.fill_with_sealed(load),

@@ -11,7 +11,9 @@ pub const PACKET_COUNT: usize = 64;
 const FRAME_LEN: usize = 2048;
 /// Where the text starts in a frame: behind XDP's headroom and the headers of Ethernet, IPv4, UDP and `WireGuard`.
 const TEXT_OFFSET: usize = 256 + 14 + 20 + 8 + 16;
-const PAGE_LEN: usize = 4096;
+/// Frames in the memory that far packets lie in: 100 MiB, more than any cache holds and more pages than the processor
+/// remembers the places of.
+const FRAME_COUNT: usize = (100 << 20) / FRAME_LEN;
 /// More than the second-level caches of today's processors hold, and less than they share a third one.
 const OTHER_DATA_LEN: usize = 6 << 20;
 const LINE_LEN: usize = 64;
@@ -43,7 +45,7 @@ pub struct Load {
     pub lens: Lens,
     /// The distinct keys; packet `index` has key `index % keys.len()`.
     pub keys: Vec<[u8; 32]>,
-    /// Whether the core has seen much else since the packets were written.
+    /// Whether the core has seen much else since the packets were written, and they lie in no order.
     pub is_far: bool,
     texts: Vec<Vec<u8>>,
     sealed: Vec<Vec<u8>>,
@@ -68,10 +70,34 @@ impl Load {
         Self { lens: *lens, keys, is_far: false, texts, sealed }
     }
 
-    /// The same packets, but from another core or a network card: in none of the caches that this core has to itself.
+    /// The same packets, but from another core or a network card: in none of the caches that this core has to itself,
+    /// and in frames as far from each other as those of a UMEM are after a while.
     pub fn far(self) -> Self {
         Self { is_far: true, ..self }
     }
+}
+
+/// The frames of packets that came one after the other into memory that nobody had used before.
+const IN_ORDER: [usize; PACKET_COUNT] = {
+    let mut places = [0; PACKET_COUNT];
+    let mut place = 0;
+    while place < PACKET_COUNT {
+        places[place] = place;
+        place += 1;
+    }
+    places
+};
+
+/// The numbers below `count` in no order, the same whenever it is asked (Fisher and Yates, with the generator of
+/// Knuth's MMIX).
+fn shuffled(count: usize) -> Vec<usize> {
+    let mut numbers: Vec<usize> = (0..count).collect();
+    let mut state = 1_u64;
+    for last in (1..count).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        numbers.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    numbers
 }
 
 /// The nonce of transport data.
@@ -81,16 +107,53 @@ pub fn nonce(counter: u64) -> [u8; 12] {
     nonce
 }
 
-/// Frames that start at a page.
+/// A frame where a UMEM has it: two to a page.
+#[derive(Clone)]
+#[repr(align(2048))]
+struct Frame([u8; FRAME_LEN]);
+
+const _: () = assert!(size_of::<Frame>() == FRAME_LEN);
+
+/// Frames, and which of them the packets are in.
 pub struct Frames {
-    memory: Vec<u8>,
+    memory: Vec<Frame>,
+    /// All frames in the order in which far packets come to lie in them. The processor cannot guess it; it is the same
+    /// in every run.
+    scattered: Vec<usize>,
+    /// Where in `scattered` the next packets' frames are.
+    next: usize,
+    /// The packets' frames.
+    places: [usize; PACKET_COUNT],
     other_data: Vec<u8>,
 }
 
 impl Frames {
-    /// Room for all packets of a round.
+    /// All of them, with no packets.
     pub fn new() -> Self {
-        Self { memory: vec![0; PACKET_COUNT * FRAME_LEN + PAGE_LEN], other_data: vec![0; OTHER_DATA_LEN] }
+        Self {
+            memory: vec![Frame([0; FRAME_LEN]); FRAME_COUNT],
+            scattered: shuffled(FRAME_COUNT),
+            next: 0,
+            places: IN_ORDER,
+            other_data: vec![0; OTHER_DATA_LEN],
+        }
+    }
+
+    /// Goes to where the packets of a round are; to the same place for all that take part in it.
+    pub fn start_round(&mut self, round: usize, repetitions: usize) {
+        self.next = round * repetitions * PACKET_COUNT % FRAME_COUNT;
+    }
+
+    /// Puts the next packets where those of `load` lie: near ones always in the first frames, in their order; far ones
+    /// in frames that were not used for long, in none.
+    pub fn place(&mut self, load: &Load) {
+        self.places = IN_ORDER;
+        if load.is_far {
+            for place in &mut self.places {
+                *place = self.scattered[self.next];
+                self.next = (self.next + 1) % FRAME_COUNT;
+            }
+        }
     }
 
     /// Lets other data take the place of the packets in the core's own caches.
@@ -103,9 +166,12 @@ impl Frames {
 
     /// The packets' buffers, of text and tag each.
     pub fn buffers(&mut self, lens: &Lens) -> Vec<&mut [u8]> {
-        let start = self.memory.as_ptr().align_offset(PAGE_LEN);
-        let frames = self.memory[start..].chunks_exact_mut(FRAME_LEN);
-        frames.zip(lens).map(|(frame, len)| &mut frame[TEXT_OFFSET..][..len + TAG_LEN]).collect()
+        let frames = self.memory.get_disjoint_mut(self.places).expect("no two packets have the same frame");
+        frames
+            .into_iter()
+            .zip(lens)
+            .map(|(frame, len)| &mut frame.0[TEXT_OFFSET..][..len + TAG_LEN])
+            .collect()
     }
 
     /// Puts in the texts. Afterwards they are in the cache, as what a network card just wrote.
@@ -143,13 +209,32 @@ mod tests {
         assert_eq!(mix().iter().sum::<usize>() / PACKET_COUNT, 848);
     }
 
+    fn starts(frames: &mut Frames, load: &Load) -> Vec<usize> {
+        frames.place(load);
+        frames.buffers(&load.lens).iter().map(|buffer| buffer.as_ptr().addr() - TEXT_OFFSET).collect()
+    }
+
     #[test]
-    fn frames_are_as_far_apart_as_in_a_umem_and_start_at_a_page() {
-        let mut frames = Frames::new();
-        let starts: Vec<usize> =
-            frames.buffers(&equal(1424)).iter().map(|buffer| buffer.as_ptr().addr()).collect();
-        assert_eq!(starts.len(), PACKET_COUNT);
-        assert_eq!((starts[0] - TEXT_OFFSET) % PAGE_LEN, 0);
-        assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == FRAME_LEN));
+    fn near_packets_lie_in_order_and_stay_there() {
+        let (mut frames, load) = (Frames::new(), Load::new(&equal(1424), 1));
+        let first = starts(&mut frames, &load);
+        assert_eq!(first[0] % FRAME_LEN, 0);
+        assert!(first.windows(2).all(|pair| pair[1] - pair[0] == FRAME_LEN));
+        assert_eq!(starts(&mut frames, &load), first);
+    }
+
+    #[test]
+    fn far_packets_lie_in_no_order_and_elsewhere_each_time_but_alike_for_all() {
+        let (mut frames, load) = (Frames::new(), Load::new(&equal(1424), 1).far());
+        frames.start_round(7, 5);
+        let first = starts(&mut frames, &load);
+        let mut all = [first.clone(), starts(&mut frames, &load)].concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 2 * PACKET_COUNT);
+        let neighbours = first.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 16 * FRAME_LEN).count();
+        assert!(neighbours < PACKET_COUNT / 4, "{neighbours} lie beside the one before");
+        frames.start_round(7, 5);
+        assert_eq!(starts(&mut frames, &load), first);
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Direction,
-    implementation::Implementation,
+    implementation::{Implementation, REPETITIONS},
     load::{Frames, Load, PACKET_COUNT},
 };
 
@@ -67,6 +67,7 @@ pub fn compare(
         for turn in 0..entrants.len() {
             let index = if round % 2 == 0 { turn } else { entrants.len() - 1 - turn };
             let Entrant { name, load, implementation, .. } = &mut entrants[index];
+            frames.start_round(round, REPETITIONS + 1);
             let taken = implementation
                 .turn(load, frames, direction)
                 .with_context(|| format!("{name} cannot {}", direction.verb()))?;

@@ -104,7 +104,8 @@ fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 /// What a gateway meets: packets that another core or a network card wrote.
-const FAR: &str = "packets in none of the core's own caches: median, times as fast as ring";
+const FAR: &str =
+    "packets in no order in 100 MiB, in none of the core's own caches: median, times as fast as ring";
 
 /// A figure as a cell of a table, beside ring's.
 type Shown = fn(Figure, Figure) -> String;
