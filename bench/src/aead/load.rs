@@ -5,6 +5,8 @@ use std::hint::black_box;
 use aead::TAG_LEN;
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 
+use super::Direction;
+
 /// Packets in a round: as many as a worker takes from a ring at most.
 pub const PACKET_COUNT: usize = 64;
 /// Distance between two packets, as in a UMEM with frames of 2 KiB.
@@ -39,14 +41,25 @@ pub fn mix() -> Lens {
     })
 }
 
+/// How far from the core packets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In order, in the caches of the core, which has just written them.
+    Near,
+    /// In no order, in none of the caches that the core has to itself, but in the one that all share.
+    SharedCache,
+    /// In no order, in none of the caches.
+    Memory,
+}
+
 /// Keys, counters, and what the packets are before and after.
 pub struct Load {
     /// Lengths of the texts.
     pub lens: Lens,
     /// The distinct keys; packet `index` has key `index % keys.len()`.
     pub keys: Vec<[u8; 32]>,
-    /// Whether the core has seen much else since the packets were written, and they lie in no order.
-    pub is_far: bool,
+    /// Where the packets are when it is their turn.
+    pub whereabouts: Whereabouts,
     texts: Vec<Vec<u8>>,
     sealed: Vec<Vec<u8>>,
 }
@@ -67,13 +80,20 @@ impl Load {
             sealed
         });
         let sealed = sealed.collect();
-        Self { lens: *lens, keys, is_far: false, texts, sealed }
+        Self { lens: *lens, keys, whereabouts: Whereabouts::Near, texts, sealed }
     }
 
-    /// The same packets, but from another core or a network card: in none of the caches that this core has to itself,
-    /// and in frames as far from each other as those of a UMEM are after a while.
-    pub fn far(self) -> Self {
-        Self { is_far: true, ..self }
+    /// The same packets elsewhere.
+    pub fn at(self, whereabouts: Whereabouts) -> Self {
+        Self { whereabouts, ..self }
+    }
+
+    /// What the packets are before they are sealed or opened.
+    fn before(&self, direction: Direction) -> &[Vec<u8>] {
+        match direction {
+            Direction::Seal => &self.texts,
+            Direction::Open => &self.sealed,
+        }
     }
 }
 
@@ -120,7 +140,7 @@ pub struct Frames {
     /// All frames in the order in which far packets come to lie in them. The processor cannot guess it; it is the same
     /// in every run.
     scattered: Vec<usize>,
-    /// Where in `scattered` the next packets' frames are.
+    /// Where in `scattered` those of the next packets are.
     next: usize,
     /// The packets' frames.
     places: [usize; PACKET_COUNT],
@@ -139,25 +159,63 @@ impl Frames {
         }
     }
 
-    /// Goes to where the packets of a round are; to the same place for all that take part in it.
-    pub fn start_round(&mut self, round: usize, repetitions: usize) {
-        self.next = round * repetitions * PACKET_COUNT % FRAME_COUNT;
-    }
-
-    /// Puts the next packets where those of `load` lie: near ones always in the first frames, in their order; far ones
-    /// in frames that were not used for long, in none.
-    pub fn place(&mut self, load: &Load) {
-        self.places = IN_ORDER;
-        if load.is_far {
-            for place in &mut self.places {
-                *place = self.scattered[self.next];
-                self.next = (self.next + 1) % FRAME_COUNT;
+    /// Before the rounds of one load and direction: packets that are to come from memory are written long before they
+    /// are used.
+    pub fn start(&mut self, load: &Load, direction: Direction) {
+        self.next = 0;
+        if load.whereabouts == Whereabouts::Memory {
+            for _ in 0..FRAME_COUNT / PACKET_COUNT {
+                self.advance();
+                self.write(load, direction);
             }
         }
     }
 
+    /// Puts the next packets where those of `load` should be.
+    pub fn place(&mut self, load: &Load, direction: Direction) {
+        match load.whereabouts {
+            Whereabouts::Near => {
+                self.places = IN_ORDER;
+                self.write(load, direction);
+            }
+            Whereabouts::SharedCache => {
+                self.advance();
+                self.write(load, direction);
+                self.move_away();
+            }
+            Whereabouts::Memory => self.advance(),
+        }
+    }
+
+    /// After the packets were used: those of memory are made anew, for when all other frames had their turn.
+    pub fn replace(&mut self, load: &Load, direction: Direction) {
+        if load.whereabouts == Whereabouts::Memory {
+            self.write(load, direction);
+        }
+    }
+
+    /// Goes on to the frames that were not used for longest.
+    fn advance(&mut self) {
+        for place in &mut self.places {
+            *place = self.scattered[self.next];
+            self.next = (self.next + 1) % FRAME_COUNT;
+        }
+    }
+
+    /// Writes the packets. Afterwards they are in the cache, as what another core just wrote. The rest of a frame is
+    /// written with it where that is to take the place of other packets.
+    fn write(&mut self, load: &Load, direction: Direction) {
+        for (place, packet) in self.places.iter().zip(load.before(direction)) {
+            let frame = &mut self.memory[*place].0;
+            if load.whereabouts == Whereabouts::Memory {
+                frame.fill(0);
+            }
+            frame[TEXT_OFFSET..][..packet.len()].copy_from_slice(packet);
+        }
+    }
+
     /// Lets other data take the place of the packets in the core's own caches.
-    pub fn move_away(&mut self) {
+    fn move_away(&mut self) {
         for line in self.other_data.chunks_exact_mut(LINE_LEN) {
             line[0] = line[0].wrapping_add(1);
         }
@@ -172,20 +230,6 @@ impl Frames {
             .zip(lens)
             .map(|(frame, len)| &mut frame.0[TEXT_OFFSET..][..len + TAG_LEN])
             .collect()
-    }
-
-    /// Puts in the texts. Afterwards they are in the cache, as what a network card just wrote.
-    pub fn fill_with_texts(&mut self, load: &Load) {
-        for (buffer, text) in self.buffers(&load.lens).into_iter().zip(&load.texts) {
-            buffer[..text.len()].copy_from_slice(text);
-        }
-    }
-
-    /// Puts in the sealed packets.
-    pub fn fill_with_sealed(&mut self, load: &Load) {
-        for (buffer, sealed) in self.buffers(&load.lens).into_iter().zip(&load.sealed) {
-            buffer.copy_from_slice(sealed);
-        }
     }
 
     /// Whether they hold the sealed packets.
@@ -210,7 +254,8 @@ mod tests {
     }
 
     fn starts(frames: &mut Frames, load: &Load) -> Vec<usize> {
-        frames.place(load);
+        frames.place(load, Direction::Seal);
+        assert!(frames.are_open(load), "the texts are there before they are sealed");
         frames.buffers(&load.lens).iter().map(|buffer| buffer.as_ptr().addr() - TEXT_OFFSET).collect()
     }
 
@@ -224,17 +269,23 @@ mod tests {
     }
 
     #[test]
-    fn far_packets_lie_in_no_order_and_elsewhere_each_time_but_alike_for_all() {
-        let (mut frames, load) = (Frames::new(), Load::new(&equal(1424), 1).far());
-        frames.start_round(7, 5);
-        let first = starts(&mut frames, &load);
-        let mut all = [first.clone(), starts(&mut frames, &load)].concat();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), 2 * PACKET_COUNT);
-        let neighbours = first.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 16 * FRAME_LEN).count();
-        assert!(neighbours < PACKET_COUNT / 4, "{neighbours} lie beside the one before");
-        frames.start_round(7, 5);
-        assert_eq!(starts(&mut frames, &load), first);
+    fn other_packets_lie_in_no_order_and_come_back_to_a_frame_after_all_others() {
+        let mut frames = Frames::new();
+        for whereabouts in [Whereabouts::SharedCache, Whereabouts::Memory] {
+            let load = Load::new(&equal(1424), 1).at(whereabouts);
+            frames.start(&load, Direction::Seal);
+            let first = starts(&mut frames, &load);
+            let neighbours =
+                first.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 16 * FRAME_LEN).count();
+            assert!(neighbours < PACKET_COUNT / 4, "{neighbours} lie beside the one before");
+            for buffer in frames.buffers(&load.lens) {
+                buffer.fill(1);
+            }
+            frames.replace(&load, Direction::Seal);
+            let batches = FRAME_COUNT / PACKET_COUNT;
+            let others: Vec<usize> = (1..batches).flat_map(|_| starts(&mut frames, &load)).collect();
+            assert!(others.iter().all(|start| !first.contains(start)));
+            assert_eq!(starts(&mut frames, &load), first);
+        }
     }
 }
