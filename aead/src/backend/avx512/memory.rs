@@ -10,6 +10,7 @@
 use std::{
     arch::{is_x86_feature_detected, x86_64::*},
     marker::PhantomData,
+    mem::MaybeUninit,
     ops::Range,
 };
 
@@ -47,16 +48,45 @@ impl Features {
     }
 }
 
+/// Bytes of stack that sealing or opening uses at most, this module's functions counted and none that they call
+/// elsewhere: `cargo xtask asm` adds up the release build's, and fails when they are more.
+const STACK_LEN: usize = 14 << 10;
+
 /// See [`Aead::seal`](crate::Aead::seal).
-pub(super) fn seal(_: Features, batch: &mut [Packet<'_>]) -> usize {
+pub(super) fn seal(features: Features, batch: &mut [Packet<'_>]) -> usize {
     // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-    unsafe { schedule::seal(batch) }
+    without_trace(features, || unsafe { schedule::seal(batch) })
 }
 
 /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
-pub(super) fn open(_: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+pub(super) fn open(features: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
     // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-    unsafe { schedule::open(batch, authentic) }
+    without_trace(features, || unsafe { schedule::open(batch, authentic) });
+}
+
+/// Calls `kernels` and overwrites their stack: keys, powers and key stream are kept there, by us and by the compiler,
+/// which has more of them than registers.
+#[inline]
+fn without_trace<R>(_: Features, kernels: impl FnOnce() -> R) -> R {
+    let outcome = kernels();
+    // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+    unsafe { wipe_stack() };
+    // Something is left to do, so that the call before is none that gives up this frame first: it has to start where
+    // the kernels started.
+    std::hint::black_box(&outcome);
+    outcome
+}
+
+/// Overwrites the [`STACK_LEN`] bytes below the caller's frame, in a way that the compiler cannot leave out.
+#[inline(never)]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn wipe_stack() {
+    let mut below = [const { MaybeUninit::<__m512i>::uninit() }; STACK_LEN / ROW_LEN];
+    let zero = _mm512_setzero_si512();
+    for vector in &mut below {
+        // SAFETY: memory of our own frame, as large and aligned as a vector.
+        unsafe { std::ptr::write_volatile(vector.as_mut_ptr(), zero) };
+    }
 }
 
 /// The packets of one group, one per lane. Lanes without a packet are as packets without text.
@@ -411,17 +441,6 @@ pub(super) fn store_u64(vector: __m512i) -> [u64; LANES / 2] {
     // SAFETY: a reference to 64 bytes.
     unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), vector) };
     numbers
-}
-
-/// Overwrites secrets with zeros, in a way that the compiler cannot leave out.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-pub(super) fn wipe(vectors: &mut [__m512i]) {
-    let zero = _mm512_setzero_si512();
-    for vector in vectors {
-        // SAFETY: a reference to a vector.
-        unsafe { std::ptr::write_volatile(vector, zero) };
-    }
 }
 
 /// The inverse of [`load_u32`].

@@ -38,8 +38,9 @@
 //! xtask bench aead`, medians of ten runs each, in turns). Near ones take up to 3 % more with it.
 //!
 //! Constant time: lengths and counters decide what is done; keys, texts and tags do not, neither by branch nor by
-//! address. Whether a tag was right is public. Keys, powers and key stream that are kept in memory are wiped after
-//! each call; what the compiler spills to the stack in between is not.
+//! address. Whether a tag was right is public. Keys, powers and key stream are on the stack only, where we and the
+//! compiler keep them, and after each batch as much of it as the kernels use is overwritten. In registers they stay until
+//! something else is computed; so does on the stack what a signal's handler finds there.
 #![allow(clippy::wildcard_imports, reason = "intrinsics: their names say where they come from, and are many")]
 
 mod break_even;

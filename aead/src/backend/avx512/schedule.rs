@@ -7,7 +7,7 @@ use super::{
     burst::{BURST_LEN, Burst, Group},
     chacha::Cipher,
     mac,
-    memory::{self, Lanes, PREFETCH_DISTANCE},
+    memory::{Lanes, PREFETCH_DISTANCE},
     poly1305::OneTimeKey,
     scattered::{Places, Scattered},
     transpose,
@@ -23,7 +23,8 @@ const KEYS: usize = 0;
 const ROWS: usize = 1;
 const SCATTERED: usize = 2;
 
-/// What is secret about a group. One for a burst, overwritten by each group in turn and wiped at the end.
+/// What is secret about a group. One for a batch, overwritten by each group in turn and, with
+/// all of the stack, at the end ([`super::memory`]).
 struct Secrets {
     cipher: Cipher,
     keys: [OneTimeKey; 2],
@@ -51,7 +52,6 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
             }
         }
     }
-    secrets.wipe();
     sealed_count
 }
 
@@ -84,7 +84,6 @@ pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
             }
         }
     }
-    secrets.wipe();
 }
 
 /// No byte of a packet is decrypted before its tag was found right.
@@ -182,15 +181,5 @@ impl Secrets {
         let [key_block, first_block] = self.cipher.blocks::<2, KEYS>([0, 1]);
         self.first_rows = transpose::words::<KEYS>(&first_block);
         self.keys = [OneTimeKey::new::<0>(&key_block), OneTimeKey::new::<1>(&key_block)];
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn wipe(&mut self) {
-        self.cipher.wipe();
-        for key in &mut self.keys {
-            key.wipe();
-        }
-        memory::wipe(&mut self.first_rows);
     }
 }
