@@ -78,14 +78,22 @@ fn without_trace<R>(_: Features, kernels: impl FnOnce() -> R) -> R {
 }
 
 /// Overwrites the [`STACK_LEN`] bytes below the caller's frame, in a way that the compiler cannot leave out.
+///
+/// In numbers and not in vectors, or it would align its frame and leave out what is above: so not 16 bytes, and there
+/// the kernels keep registers of their caller.
 #[inline(never)]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 fn wipe_stack() {
-    let mut below = [const { MaybeUninit::<__m512i>::uninit() }; STACK_LEN / ROW_LEN];
-    let zero = _mm512_setzero_si512();
-    for vector in &mut below {
-        // SAFETY: memory of our own frame, as large and aligned as a vector.
-        unsafe { std::ptr::write_volatile(vector.as_mut_ptr(), zero) };
+    let mut below = [const { MaybeUninit::<u64>::uninit() }; STACK_LEN / size_of::<u64>()];
+    // SAFETY: neither type has bytes that would have to have a value.
+    let (first, vectors, last) = unsafe { below.align_to_mut::<MaybeUninit<__m512i>>() };
+    for number in first.iter_mut().chain(last) {
+        // SAFETY: a reference to a number.
+        unsafe { std::ptr::write_volatile(number, MaybeUninit::zeroed()) };
+    }
+    for vector in vectors {
+        // SAFETY: a reference to a vector.
+        unsafe { std::ptr::write_volatile(vector, MaybeUninit::zeroed()) };
     }
 }
 
