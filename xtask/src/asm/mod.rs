@@ -18,7 +18,7 @@ use listing::{Function, Listing};
 const MODULE: &str = "aead::backend::avx512::";
 /// Its kernels: in their loops are neither calls nor `vzeroupper`.
 const KERNELS: [&str; 4] =
-    ["schedule::xor_key_stream", "schedule::Secrets::derive", "mac::tags", "mac::Messages::new"];
+    ["schedule::xor_key_stream", "schedule::Secrets::of", "mac::tags", "mac::Messages::new"];
 /// What calls the kernels, for each group of packets; any other function of the module that uses whole vectors should
 /// have been part of a kernel.
 const CALLERS: [&str; 2] = ["schedule::seal", "schedule::open"];
