@@ -51,7 +51,7 @@ impl Features {
 /// Bytes of stack that sealing or opening uses at most, this module's functions counted and none that they call
 /// elsewhere: `cargo xtask asm` adds up the release build's, and fails when they are more. Others are
 /// not as tight.
-const STACK_LEN: usize = if cfg!(debug_assertions) { 32 << 10 } else { 11 << 10 };
+const STACK_LEN: usize = if cfg!(debug_assertions) { 16 << 10 } else { 11 << 10 };
 
 /// See [`Aead::seal`](crate::Aead::seal).
 pub(super) fn seal(features: Features, batch: &mut [Packet<'_>]) -> usize {
