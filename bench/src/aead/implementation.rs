@@ -29,27 +29,21 @@ fn turn(
 ) -> Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(REPETITIONS);
     for repetition in 0..=REPETITIONS {
-        match direction {
-            Direction::Seal => frames.fill_with_texts(load),
-            Direction::Open => frames.fill_with_sealed(load),
-        }
-        if load.is_far {
-            frames.move_away();
-        }
+        frames.place(load, direction);
         let time = work(frames);
         if repetition > 0 {
             times.push(time);
         }
+        if repetition == REPETITIONS {
+            let is_right = match direction {
+                Direction::Seal => frames.are_sealed(load),
+                Direction::Open => frames.are_open(load),
+            };
+            let what = if direction == Direction::Seal { "sealed" } else { "opened" };
+            ensure!(is_right, "the {what} packets are wrong");
+        }
+        frames.replace(load, direction);
     }
-    let is_right = match direction {
-        Direction::Seal => frames.are_sealed(load),
-        Direction::Open => frames.are_open(load),
-    };
-    ensure!(
-        is_right,
-        "the {} packets are wrong",
-        if direction == Direction::Seal { "sealed" } else { "opened" }
-    );
     Ok(times)
 }
 

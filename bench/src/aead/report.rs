@@ -10,7 +10,7 @@ use super::{
     Direction, Figure,
     implementation::{AwsLc, Implementation, OneByOne, Ours, Ring, RustCrypto},
     ipsec_mb::IpsecMb,
-    load::{self, Frames, Lens, Load, PACKET_COUNT},
+    load::{self, Frames, Lens, Load, PACKET_COUNT, Whereabouts},
     rounds::{Entrant, compare},
 };
 
@@ -18,12 +18,15 @@ use super::{
 const SIZES: [usize; 5] = [64, 208, 512, 1200, 1424];
 /// Sizes for which the number of packets at a time, and of keys, is varied.
 const SOME_SIZES: [usize; 3] = [64, 208, 1424];
+/// Tables of packets that others wrote.
+const FAR: [(&str, Whereabouts); 2] =
+    [("shared-cache", Whereabouts::SharedCache), ("memory", Whereabouts::Memory)];
 const BATCH_LENS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// What one implementation needs in one setting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
-    /// Which table it belongs to: `sizes`, `far`, `batches` or `keys`.
+    /// Which table it belongs to: `sizes`, `shared-cache`, `memory`, `batches` or `keys`.
     pub table: String,
     /// The packets' length in bytes of text, or `mix`.
     pub load: String,
@@ -88,7 +91,9 @@ pub fn measure(ipsec_mb: Option<&Path>, round_count: usize) -> Result<Measuremen
         run.sizes(&name, &lens)?;
     }
     for size in SOME_SIZES {
-        run.far(size)?;
+        for (table, whereabouts) in FAR {
+            run.far(table, whereabouts, size)?;
+        }
     }
     for size in SOME_SIZES {
         run.batches(size)?;
@@ -137,12 +142,12 @@ impl Run<'_> {
     }
 
     /// Packets that come from elsewhere, as all do that a gateway forwards.
-    fn far(&mut self, size: usize) -> Result<()> {
-        let load = Load::new(&load::equal(size), PACKET_COUNT).far();
+    fn far(&mut self, table: &str, whereabouts: Whereabouts, size: usize) -> Result<()> {
+        let load = Load::new(&load::equal(size), PACKET_COUNT).at(whereabouts);
         let mut entrants = vec![ours(Aead::detect(), &load, PACKET_COUNT)];
         entrants.push(library("ring", &load, OneByOne::<Ring>::new(&load)));
         entrants.push(library("aws-lc-rs, per packet", &load, OneByOne::<AwsLc>::new(&load)));
-        self.take("far", &size.to_string(), &mut entrants)
+        self.take(table, &size.to_string(), &mut entrants)
     }
 
     /// From which number of packets on our fastest backend pays.

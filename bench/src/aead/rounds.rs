@@ -55,7 +55,8 @@ impl Figure {
     }
 }
 
-/// Lets all entrants take turns, in every second round in the opposite order. One figure each, in their order.
+/// Lets all entrants take turns, in every second round in the opposite order. One figure each, in their order. If their
+/// packets come from memory, their loads must be the same.
 pub fn compare(
     entrants: &mut [Entrant<'_>],
     frames: &mut Frames,
@@ -63,6 +64,9 @@ pub fn compare(
     round_count: usize,
 ) -> Result<Vec<Figure>> {
     let mut times = vec![Vec::new(); entrants.len()];
+    if let Some(first) = entrants.first() {
+        frames.start(first.load, direction);
+    }
     for round in 0..round_count {
         for turn in 0..entrants.len() {
             let index = if round % 2 == 0 { turn } else { entrants.len() - 1 - turn };

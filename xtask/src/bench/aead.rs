@@ -72,7 +72,9 @@ fn print(measurements: &Measurements) {
     for direction in Direction::ALL {
         print!("{}", sizes(measurements, "sizes", direction, "best, times as fast as ring", best));
         print!("{}", sizes(measurements, "sizes", direction, "median (quartiles)", usual));
-        print!("{}", sizes(measurements, "far", direction, FAR, typical));
+        for (name, what) in FAR {
+            print!("{}", sizes(measurements, name, direction, what, typical));
+        }
         print!("{}", batches(measurements, direction));
     }
     print!("{}", keys(measurements));
@@ -104,7 +106,10 @@ fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 /// What a gateway meets: packets that another core or a network card wrote.
-const FAR: &str = "packets in none of the core's own caches: median, times as fast as ring";
+const FAR: [(&str, &str); 2] = [
+    ("shared-cache", "packets in no order, in the cache that all cores share: median, times as fast as ring"),
+    ("memory", "packets in no order, in none of the caches: median, times as fast as ring"),
+];
 
 /// A figure as a cell of a table, beside ring's.
 type Shown = fn(Figure, Figure) -> String;

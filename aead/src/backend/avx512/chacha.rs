@@ -21,19 +21,6 @@ pub(super) struct Cipher {
 }
 
 impl Cipher {
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn zero() -> Self {
-        Self { key: [_mm512_setzero_si512(); 8], nonce: [_mm512_setzero_si512(); 2] }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn wipe(&mut self) {
-        memory::wipe(&mut self.key);
-        memory::wipe(&mut self.nonce);
-    }
-
     /// Takes the key and the counter of each packet. The lanes behind the last packet get a key of zeros.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]

@@ -10,6 +10,7 @@
 use std::{
     arch::{is_x86_feature_detected, x86_64::*},
     marker::PhantomData,
+    mem::MaybeUninit,
     ops::Range,
 };
 
@@ -47,16 +48,54 @@ impl Features {
     }
 }
 
+/// Bytes of stack that sealing or opening uses at most, this module's functions counted and none that they call
+/// elsewhere: `cargo xtask asm` adds up the release build's, and fails when they are more. Others are
+/// not as tight.
+const STACK_LEN: usize = if cfg!(debug_assertions) { 16 << 10 } else { 11 << 10 };
+
 /// See [`Aead::seal`](crate::Aead::seal).
-pub(super) fn seal(_: Features, batch: &mut [Packet<'_>]) -> usize {
+pub(super) fn seal(features: Features, batch: &mut [Packet<'_>]) -> usize {
     // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-    unsafe { schedule::seal(batch) }
+    without_trace(features, || unsafe { schedule::seal(batch) })
 }
 
 /// See [`Aead::open`](crate::Aead::open); `authentic` is as long as `batch`.
-pub(super) fn open(_: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
+pub(super) fn open(features: Features, batch: &mut [Packet<'_>], authentic: &mut [bool]) {
     // SAFETY: a `Features` exists only where `detect` found all that the function enables.
-    unsafe { schedule::open(batch, authentic) }
+    without_trace(features, || unsafe { schedule::open(batch, authentic) });
+}
+
+/// Calls `kernels` and overwrites their stack: keys, powers and key stream are kept there, by us and by the compiler,
+/// which has more of them than registers.
+#[inline]
+fn without_trace<R>(_: Features, kernels: impl FnOnce() -> R) -> R {
+    let outcome = kernels();
+    // SAFETY: a `Features` exists only where `detect` found all that the function enables.
+    unsafe { wipe_stack() };
+    // Something is left to do, so that the call before is none that gives up this frame first: it has to start where
+    // the kernels started.
+    std::hint::black_box(&outcome);
+    outcome
+}
+
+/// Overwrites the [`STACK_LEN`] bytes below the caller's frame, in a way that the compiler cannot leave out.
+///
+/// In numbers and not in vectors, or it would align its frame and leave out what is above: so not 16 bytes, and there
+/// the kernels keep registers of their caller.
+#[inline(never)]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn wipe_stack() {
+    let mut below = [const { MaybeUninit::<u64>::uninit() }; STACK_LEN / size_of::<u64>()];
+    // SAFETY: neither type has bytes that would have to have a value.
+    let (first, vectors, last) = unsafe { below.align_to_mut::<MaybeUninit<__m512i>>() };
+    for number in first.iter_mut().chain(last) {
+        // SAFETY: a reference to a number.
+        unsafe { std::ptr::write_volatile(number, MaybeUninit::zeroed()) };
+    }
+    for vector in vectors {
+        // SAFETY: a reference to a vector.
+        unsafe { std::ptr::write_volatile(vector, MaybeUninit::zeroed()) };
+    }
 }
 
 /// The packets of one group, one per lane. Lanes without a packet are as packets without text.
@@ -411,17 +450,6 @@ pub(super) fn store_u64(vector: __m512i) -> [u64; LANES / 2] {
     // SAFETY: a reference to 64 bytes.
     unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), vector) };
     numbers
-}
-
-/// Overwrites secrets with zeros, in a way that the compiler cannot leave out.
-#[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-pub(super) fn wipe(vectors: &mut [__m512i]) {
-    let zero = _mm512_setzero_si512();
-    for vector in vectors {
-        // SAFETY: a reference to a vector.
-        unsafe { std::ptr::write_volatile(vector, zero) };
-    }
 }
 
 /// The inverse of [`load_u32`].

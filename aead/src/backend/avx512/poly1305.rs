@@ -52,23 +52,6 @@ struct Products {
 }
 
 impl OneTimeKey {
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn zero() -> Self {
-        let zero = _mm512_setzero_si512();
-        Self { powers: [Multiplier { limbs: [zero; 3], times_20: [zero; 2] }; CHUNK_BLOCKS], pad: [zero; 2] }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    pub(super) fn wipe(&mut self) {
-        for power in &mut self.powers {
-            memory::wipe(&mut power.limbs);
-            memory::wipe(&mut power.times_20);
-        }
-        memory::wipe(&mut self.pad);
-    }
-
     /// The keys of lanes `8 * UPPER..8 * UPPER + 8` from block 0 of the key stream, word by word.
     #[inline]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]

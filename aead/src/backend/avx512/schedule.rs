@@ -7,7 +7,7 @@ use super::{
     burst::{BURST_LEN, Burst, Group},
     chacha::Cipher,
     mac,
-    memory::{self, Lanes, PREFETCH_DISTANCE},
+    memory::{Lanes, PREFETCH_DISTANCE},
     poly1305::OneTimeKey,
     scattered::{Places, Scattered},
     transpose,
@@ -23,7 +23,7 @@ const KEYS: usize = 0;
 const ROWS: usize = 1;
 const SCATTERED: usize = 2;
 
-/// What is secret about a group. One for a burst, overwritten by each group in turn and wiped at the end.
+/// What is secret about a group. Nobody wipes it: all of the stack is, after the batch ([`super::memory`]).
 struct Secrets {
     cipher: Cipher,
     keys: [OneTimeKey; 2],
@@ -34,13 +34,12 @@ struct Secrets {
 /// See [`Aead::seal`](crate::Aead::seal).
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
-    let mut secrets = Secrets::zero();
     let mut sealed_count = 0;
     for batch in batch.chunks_mut(BURST_LEN) {
         let mut burst = Burst::new(batch);
         for mut group in burst.groups() {
             if break_even::group_wins(group.text_lens()) {
-                seal_group(&mut secrets, &mut group);
+                seal_group(&mut group);
                 sealed_count += group.len();
             } else {
                 sealed_count += group
@@ -51,16 +50,15 @@ pub(super) fn seal(batch: &mut [Packet<'_>]) -> usize {
             }
         }
     }
-    secrets.wipe();
     sealed_count
 }
 
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn seal_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>) {
-    secrets.derive(group);
+fn seal_group(group: &mut Group<'_, '_, '_>) {
+    let secrets = Secrets::of(group);
     let lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
-    xor_key_stream(secrets, &lanes);
+    xor_key_stream(&secrets, &lanes);
     let tags = mac::tags(&lanes, &secrets.keys);
     for (lane, tag) in tags.iter().enumerate().take(lanes.count()) {
         lanes.write_tag(lane, *tag);
@@ -70,12 +68,11 @@ fn seal_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>) {
 /// See [`Aead::open`](crate::Aead::open).
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
 pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
-    let mut secrets = Secrets::zero();
     for (batch, authentic) in batch.chunks_mut(BURST_LEN).zip(authentic.chunks_mut(BURST_LEN)) {
         let mut burst = Burst::new(batch);
         for mut group in burst.groups() {
             if break_even::group_wins(group.text_lens()) {
-                open_group(&mut secrets, &mut group, authentic);
+                open_group(&mut group, authentic);
             } else {
                 let origins = group.origins();
                 for (packet, origin) in group.packets_mut().zip(origins) {
@@ -84,14 +81,13 @@ pub(super) fn open(batch: &mut [Packet<'_>], authentic: &mut [bool]) {
             }
         }
     }
-    secrets.wipe();
 }
 
 /// No byte of a packet is decrypted before its tag was found right.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &mut [bool]) {
-    secrets.derive(group);
+fn open_group(group: &mut Group<'_, '_, '_>, authentic: &mut [bool]) {
+    let secrets = Secrets::of(group);
     let origins = group.origins();
     let mut lanes = Lanes::new(group.packets_mut().map(|packet| &mut *packet.buffer));
     let tags = mac::tags(&lanes, &secrets.keys);
@@ -103,7 +99,7 @@ fn open_group(secrets: &mut Secrets, group: &mut Group<'_, '_, '_>, authentic: &
             lanes.wipe(lane);
         }
     }
-    xor_key_stream(secrets, &lanes);
+    xor_key_stream(&secrets, &lanes);
 }
 
 /// Encrypts or decrypts all texts. Not inlined, for the reason that [`mac::tags`] is not.
@@ -164,33 +160,17 @@ fn xor_places<const PASSES: usize>(secrets: &Secrets, lanes: &Lanes<'_>, places:
 }
 
 impl Secrets {
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn zero() -> Self {
-        Self {
-            cipher: Cipher::zero(),
-            keys: [OneTimeKey::zero(), OneTimeKey::zero()],
-            first_rows: [_mm512_setzero_si512(); LANES],
-        }
-    }
-
     /// Everything that does not depend on the texts.
     #[inline(never)]
     #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn derive(&mut self, group: &Group<'_, '_, '_>) {
-        self.cipher = Cipher::new::<KEYS>(group.keys_and_counters());
-        let [key_block, first_block] = self.cipher.blocks::<2, KEYS>([0, 1]);
-        self.first_rows = transpose::words::<KEYS>(&first_block);
-        self.keys = [OneTimeKey::new::<0>(&key_block), OneTimeKey::new::<1>(&key_block)];
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
-    fn wipe(&mut self) {
-        self.cipher.wipe();
-        for key in &mut self.keys {
-            key.wipe();
+    fn of(group: &Group<'_, '_, '_>) -> Self {
+        let cipher = Cipher::new::<KEYS>(group.keys_and_counters());
+        let [key_block, first_block] = cipher.blocks::<2, KEYS>([0, 1]);
+        let first_rows = transpose::words::<KEYS>(&first_block);
+        Self {
+            cipher,
+            keys: [OneTimeKey::new::<0>(&key_block), OneTimeKey::new::<1>(&key_block)],
+            first_rows,
         }
-        memory::wipe(&mut self.first_rows);
     }
 }
