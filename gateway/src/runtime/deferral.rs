@@ -163,6 +163,8 @@ fn write(path: &Path, value: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     /// A directory with settings, as sysfs has it for an interface.
@@ -239,6 +241,32 @@ mod tests {
         assert_eq!(sysfs.values(), ["2", "200000"]);
         drop(deferral);
         assert_eq!(sysfs.values(), ["0", "0"]);
+    }
+
+    /// Names the directory to the process that panics.
+    const PANICS_OVER: &str = "WGX_TEST_DEFERRAL";
+
+    #[test]
+    fn a_panic_puts_settings_back_before_it_ends_the_process() {
+        if let Some(path) = std::env::var_os(PANICS_OVER) {
+            crate::runtime::protect::protect_process().expect("protected");
+            let deferral = Deferral::of([("eth0", Ok(path.into()))].into_iter());
+            deferral.undo_on_panic();
+            let worker = std::thread::spawn(|| panic!("as a worker's thread might"));
+            let _ = worker.join();
+            return;
+        }
+        let sysfs = Sysfs::new("panic", &[("napi_defer_hard_irqs", "1\n"), ("gro_flush_timeout", "0\n")]);
+        let name = "runtime::deferral::tests::a_panic_puts_settings_back_before_it_ends_the_process";
+        let output = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", name, "--nocapture"])
+            .env(PANICS_OVER, &sysfs.0)
+            .output()
+            .expect("a process");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{told}");
+        assert!(told.contains("as a worker's thread might"), "{told}");
+        assert_eq!(sysfs.values(), ["1", "0"]);
     }
 
     #[test]

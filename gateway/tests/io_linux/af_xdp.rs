@@ -50,6 +50,18 @@ fn the_ladder_ends_at_copy_on_veth_and_says_so() {
 }
 
 #[test]
+fn the_send_buffer_holds_a_full_transmit_ring() {
+    within("the_send_buffer_holds_a_full_transmit_ring", || {
+        make_veth(1);
+        let mut pool = pool();
+        let link = open(&mut pool, "va", 0, CopyMode::WhereNeeded).unwrap();
+        let len = rustix::net::sockopt::socket_send_buffer_size(link.poll_fd().unwrap()).unwrap();
+        // A packet of a frame's length, and what the kernel adds to one.
+        assert!(len >= ring_len::TX as usize * 4096, "{len} bytes");
+    });
+}
+
+#[test]
 fn frames_of_every_length_are_sent_from_where_their_data_begins() {
     within("frames_of_every_length_are_sent_from_where_their_data_begins", || {
         make_veth(1);

@@ -2,6 +2,7 @@
 
 mod af_xdp;
 mod frames;
+mod huge_pages;
 mod namespace;
 mod packet;
 mod receive;

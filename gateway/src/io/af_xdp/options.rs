@@ -158,3 +158,42 @@ fn set_option(
     let status = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd as _, OwnedFd};
+
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+
+    use super::*;
+
+    /// A socket with a transmit ring of 2048 descriptors, bound to nothing; `None` where that is not allowed.
+    fn socket_with_ring() -> Option<OwnedFd> {
+        let socket = rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None).ok()?;
+        set_option(socket.as_fd(), libc::SOL_XDP, libc::XDP_TX_RING, 2048).expect("a ring");
+        Some(socket)
+    }
+
+    #[test]
+    fn the_kernel_takes_a_transmit_budget_that_fits_the_ring_and_no_other() {
+        let Some(socket) = socket_with_ring() else { return eprintln!("needs CAP_NET_RAW") };
+        match set_transmit_budget(socket.as_fd(), 512) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => eprintln!("needs Linux 6.17"),
+            outcome => {
+                outcome.expect("from 32 to the ring's length");
+                for packets in [31, 2049] {
+                    assert!(set_transmit_budget(socket.as_fd(), packets).is_err(), "{packets}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_that_the_kernel_does_not_know_changes_nothing() {
+        let Some(socket) = socket_with_ring() else { return eprintln!("needs CAP_NET_RAW") };
+        let before = sockopt::socket_send_buffer_size(&socket).expect("a size");
+        let error = set_option(socket.as_fd(), libc::SOL_XDP, 999, 512).expect_err("no such option");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
+        assert_eq!(sockopt::socket_send_buffer_size(&socket).expect("a size"), before);
+    }
+}
