@@ -17,7 +17,7 @@ mod programs;
 
 use std::{thread::sleep, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use gateway_ebpf::load_layout::{Departure, Sending};
 
 use self::placement::Placement;
@@ -34,10 +34,14 @@ use crate::media::meter::{latency_histogram, record_latency};
 const BURST: u32 = 64;
 /// What one invocation waits at least before it gives up, in nanoseconds: 512 looks at the clock.
 const TURN_NS: u64 = 4_000;
+/// After as many arrivals as were sent, a trial ends when nothing has arrived for so long.
+const SETTLING_NS: u64 = 20_000_000;
 /// How often arrivals are looked for after sending.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
 /// Whole frames kept on each CPU: 64 MiB.
 const KEPT_MAX: u32 = 1 << 15;
+/// Chunks of a trial: 4 GiB.
+const CHUNKS_MAX: u32 = 1 << 16;
 /// Packets that arrive beside those of the trial: handshakes, keepalives.
 const STRANGERS_MAX: u32 = 1 << 10;
 /// Of so many packets that need not be opened one is kept, and compared.
@@ -70,13 +74,13 @@ impl LiveFrames {
         let schedule = traffic.schedule();
         let is_paced = schedule.at_ns(0).is_some();
         let count = u32::try_from(schedule.count()).context("too many packets for one trial")?;
-        let programs = self.programs(room(traffic, count))?;
+        let programs = self.programs(room(traffic, count)?)?;
         write_frames(programs, traffic)?;
         let start_ns = now_ns() + LEAD_NS;
         for (sequence, departure) in (0..).zip(&mut programs.departures.elements_mut()?[..count as usize]) {
             departure.due_ns = start_ns + schedule.at_ns(sequence).unwrap_or(0);
         }
-        programs.begin_capture(if is_sealed { count.div_ceil(KEPT_MAX) } else { COMPARED_EVERY })?;
+        programs.begin_capture(count + STRANGERS_MAX, if is_sealed { 1 } else { COMPARED_EVERY })?;
         let deadline_ns = start_ns + schedule.duration_ns() + if is_paced { GRACE_NS } else { 0 };
         let waiting_turns = (schedule.duration_ns() / TURN_NS) as u32;
         let (burst, turns) = if is_paced { (1, waiting_turns) } else { (BURST, 0) };
@@ -125,18 +129,23 @@ impl Run {
 }
 
 /// What a trial takes.
-fn room(traffic: &Traffic<'_>, count: u32) -> Room {
+fn room(traffic: &Traffic<'_>, count: u32) -> Result<Room> {
     let mut placement = Placement::default();
     let schedule = traffic.schedule();
     for sequence in 0..schedule.count() {
         placement.take(traffic.frame_len(schedule.packet(sequence)));
     }
-    Room {
+    let chunks = placement.chunk_count();
+    ensure!(
+        chunks <= CHUNKS_MAX,
+        "{count} packets take {chunks} chunks of 64 KiB, more than {CHUNKS_MAX}: use a shorter trial"
+    );
+    Ok(Room {
         departures: count,
-        chunks: placement.chunk_count(),
+        chunks,
         arrivals: count + STRANGERS_MAX,
         kept: count.clamp(1, KEPT_MAX) + STRANGERS_MAX,
-    }
+    })
 }
 
 fn write_frames(programs: &mut Programs, traffic: &mut Traffic<'_>) -> Result<()> {
@@ -165,7 +174,9 @@ fn drain(programs: &Programs, sent: u64) -> Result<()> {
         if seen > before {
             (last_ns, before) = (now, seen);
         }
-        if seen >= sent || now > last_ns + QUIET_NS || now > start_ns + DRAIN_NS_MAX {
+        // As many as were sent may have a stranger among them.
+        let quiet_ns = if seen >= sent { SETTLING_NS } else { QUIET_NS };
+        if now > last_ns + quiet_ns || now > start_ns + DRAIN_NS_MAX {
             return Ok(());
         }
         sleep(DRAIN_INTERVAL);

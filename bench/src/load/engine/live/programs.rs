@@ -103,19 +103,16 @@ impl Programs {
         self.room
     }
 
-    /// Begins to take down what arrives: of so many frames one is kept, or of more where there is no room.
-    pub fn begin_capture(&mut self, keep_every: u32) -> Result<()> {
+    /// Begins to take down what arrives, `count` frames on each CPU at most: of so many one is kept, or of more where there
+    /// is no room.
+    pub fn begin_capture(&mut self, count: u32, keep_every: u32) -> Result<()> {
         let Room { arrivals, kept, .. } = self.room;
+        let room = count.min(arrivals);
         // What one CPU keeps must not run into the next one's.
-        let keep_every = keep_every.max(arrivals.div_ceil(kept));
+        let keep_every = keep_every.max(room.div_ceil(kept));
         for cpu in 0..self.cpu_count {
-            let capturing = Capturing {
-                seen: 0,
-                first: cpu * arrivals,
-                room: arrivals,
-                keep_every,
-                first_kept: cpu * kept,
-            };
+            let capturing =
+                Capturing { seen: 0, first: cpu * arrivals, room, keep_every, first_kept: cpu * kept };
             self.set(CAPTURING, cpu, &capturing)?;
         }
         Ok(())
