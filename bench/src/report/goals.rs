@@ -173,6 +173,8 @@ fn of_forwarding(report: &Report) -> Goal {
 
 /// Ours and the best peer at the fixed load, and the peer's name.
 ///
+/// Where the generator itself was late in more than half of the rounds, nothing was measured: it is its own lateness.
+///
 /// A lost packet is one that is infinitely late: where more are lost than the percentile leaves out, it is infinite.
 /// Otherwise whoever drops most would be the fastest.
 fn latencies(report: &Report, pick: fn(&LatencyAt) -> f64, left_out: f64) -> Option<(f64, f64, &str)> {
@@ -182,7 +184,11 @@ fn latencies(report: &Report, pick: fn(&LatencyAt) -> f64, left_out: f64) -> Opt
     };
     let at = |kind| {
         report.latency.iter().filter(move |entry| {
-            entry.contender.kind == kind && entry.offered == Offered::Fixed && entry.rate_pps == LATENCY_PPS
+            let is_valid = 2 * entry.void <= report.rounds;
+            is_valid
+                && entry.contender.kind == kind
+                && entry.offered == Offered::Fixed
+                && entry.rate_pps == LATENCY_PPS
         })
     };
     let ours = at(Kind::Ours).find(|entry| entry.case == case)?;
@@ -245,13 +251,13 @@ fn overload(report: &Report) -> Goal {
         .min_by(|(_, one), (_, other)| one.goodput_ratio.median.total_cmp(&other.goodput_ratio.median));
     let measured = worst.map(|(entry, overload)| {
         let detail = format!(
-            "{:?} {}, offered {:.1} times the PDR, p99 {:.0} µs",
+            "{:?} {}, offered {:.1} times what it carries, p99 {:.0} µs",
             entry.case.direction,
             super::size_name(&entry.case.sizes),
             overload.multiple,
             overload.p99_us.median
         );
-        (overload.goodput_ratio.median, detail.to_lowercase().replace("pdr", "PDR"))
+        (overload.goodput_ratio.median, detail.to_lowercase())
     });
     let bounds = [Bound::AtLeast(0.9), Bound::AtLeast(0.95)];
     goal("overload: goodput against peak".into(), bounds, measured, || true)
@@ -326,6 +332,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_late_generator_saw_is_not_measured() {
+        let mut report = tests::report();
+        report.rounds = 3;
+        let name_void = |report: &mut Report, name: &str, void| {
+            let entry = report.latency.iter_mut().find(|entry| entry.contender.name == name).unwrap();
+            entry.void = void;
+        };
+        name_void(&mut report, "wgx", 1);
+        assert_eq!(verdicts(&report)[4], (Verdict::Met, Some(100.0 / 300.0)));
+        name_void(&mut report, "best", 2);
+        assert_eq!(verdicts(&report)[4], (Verdict::Stretch, Some(100.0 / 3000.0)), "against the next best");
+        name_void(&mut report, "wgx", 2);
+        assert_eq!(verdicts(&report)[4..6], [(Verdict::NotMeasured, None); 2]);
+    }
+
+    #[test]
     fn the_worst_overload_counts() {
         let mut report = tests::report();
         for (entry, ratio) in report.throughput.iter_mut().step_by(4).zip([0.97, 0.93, 0.99]) {
@@ -334,7 +356,11 @@ mod tests {
         }
         let goal = goals(&report).pop().unwrap();
         assert_eq!((goal.verdict, goal.ratio), (Verdict::Met, Some(0.93)));
-        assert!(goal.detail.starts_with("encrypt 1228 b, offered 2.0 times the PDR"), "{}", goal.detail);
+        assert!(
+            goal.detail.starts_with("encrypt 1228 b, offered 2.0 times what it carries"),
+            "{}",
+            goal.detail
+        );
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct Rate {
 /// What a gateway delivers when it is offered more than it can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Overload {
-    /// Offered load as a multiple of the partial drop rate.
+    /// Offered load as a multiple of what is carried at most: by the partial drop rate, or in a flood.
     pub multiple: f64,
     /// Delivered packets per second as a share of the most that was ever delivered.
     pub goodput_ratio: Spread,

@@ -92,7 +92,7 @@ fn rate(rate: Option<Rate>) -> String {
 }
 
 fn overload(report: &Report) -> Grid {
-    let columns = ["direction", "size", "who", "offered / PDR", "goodput / peak", "p99 µs"];
+    let columns = ["direction", "size", "who", "offered / carried", "goodput / peak", "p99 µs"];
     let mut grid = Grid::new("Overload", &columns);
     for entry in &report.throughput {
         let Some(overload) = entry.overload else { continue };

@@ -173,19 +173,26 @@ fn find(session: &mut Session, stand: &mut Stand, need: &Need, shown: &mut Shown
     }
 }
 
-/// Twice the partial drop rate, or all the generator can send.
+/// Twice what the stand carries, or all the generator can send. A search on a busy machine may have ended far below what
+/// a flood brought through, so that counts too.
 fn overload(session: &mut Session, stand: &mut Stand, need: &Need, shown: &mut Shown) -> Result<()> {
-    let pdr = rate(shown, PDR_LOSS_RATIO).filter(|pdr| pdr.pps.median > 0.0);
-    let Some(pdr) = pdr else { return Ok(()) };
+    let carried = [
+        rate(shown, PDR_LOSS_RATIO).map(|pdr| pdr.pps.median),
+        Spread::of(shown.flood_pps.iter().copied()).map(|flood| flood.median),
+    ];
+    let carried_pps = carried.into_iter().flatten().fold(0.0, f64::max);
+    if carried_pps <= 0.0 {
+        return Ok(());
+    }
     let most = Spread::of(shown.flood_offered_pps.iter().copied()).map_or(0.0, |spread| spread.median);
-    let twice = 2.0 * pdr.pps.median;
+    let twice = 2.0 * carried_pps;
     let rate_pps = (twice <= SURE_SHARE * most).then_some(twice as u64);
     let seconds = session.trial_seconds();
     for _ in 0..session.report.rounds {
         let outcome = session.trial(stand, &trial_of(&need.case, rate_pps, seconds))?;
         let Some(outcome) = outcome else { break };
         let p99_us = outcome.latency.as_ref().map_or(0.0, |latency| latency.p99_us);
-        let multiple = outcome.sent as f64 / seconds / pdr.pps.median;
+        let multiple = outcome.sent as f64 / seconds / carried_pps;
         shown.overload.push((multiple, outcome.received_pps, p99_us));
     }
     Ok(())
