@@ -88,7 +88,7 @@ pub fn run(log: &Log, tally: &mut Tally) -> Result<()> {
     outcomes.extend(run_several(alone, 1, &output, LIMIT));
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         if let Some(command) = commands.get(&outcome.name) {
-            outcome.decide(command, index < beside_others, &output, LIMIT);
+            outcome.decide(command, index < beside_others, &output, LIMIT, |outcome| outcome.stolen);
         }
     }
 
@@ -259,11 +259,20 @@ impl Outcome {
     /// Runs the tests that failed once more by `command`, with nothing beside them, until none fails or nothing was beside
     /// them indeed; what then fails has failed.
     ///
-    /// A program that broke off or hung did so for reasons of its own, and stays as it is.
-    fn decide(&mut self, command: &Command, was_beside_others: bool, folder: &Path, limit: Duration) {
+    /// A program that broke off or hung did so for reasons of its own, and stays as it is. `stolen` gives the percentage of a
+    /// run.
+    fn decide(
+        &mut self,
+        command: &Command,
+        was_beside_others: bool,
+        folder: &Path,
+        limit: Duration,
+        stolen: impl Fn(&Self) -> f64,
+    ) {
         let stolen = |outcome: &Self| {
-            (outcome.stolen >= STOLEN_MAX)
-                .then(|| format!("while {:.0} % of the processors' time was stolen", outcome.stolen))
+            let percent = stolen(outcome);
+            (percent >= STOLEN_MAX)
+                .then(|| format!("while {percent:.0} % of the processors' time was stolen"))
         };
         let mut beside = if was_beside_others { Some("beside others".to_owned()) } else { stolen(self) };
         for _ in 0..REPEATS_MAX {
