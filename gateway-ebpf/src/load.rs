@@ -42,9 +42,10 @@ mod program {
             return xdp_action::XDP_DROP;
         }
         let Some(departure) = load_maps::departure(sending.next) else { return xdp_action::XDP_ABORTED };
+        let due_ns = sending.start_ns + departure.due_ns;
         let mut now = load_maps::now_ns();
         let mut turn = 0;
-        while now < departure.due_ns {
+        while now < due_ns {
             if turn == TURNS {
                 return xdp_action::XDP_DROP;
             }

@@ -40,6 +40,8 @@ pub const KEPT_LEN: usize = 2048;
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Sending {
+    /// When sending starts.
+    pub start_ns: u64,
     /// After this nothing is sent.
     pub deadline_ns: u64,
     /// Departures there are.
@@ -57,7 +59,7 @@ pub struct Sending {
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Departure {
-    /// When it is due.
+    /// When it is due, from the start on.
     pub due_ns: u64,
     /// When it was sent; the program writes it.
     pub sent_ns: u64,
@@ -103,5 +105,5 @@ pub struct Arrival {
     pub head: [u8; HEAD_LEN],
 }
 
-const _: () = assert!(size_of::<Sending>() == 24 && size_of::<Departure>() == 32);
+const _: () = assert!(size_of::<Sending>() == 32 && size_of::<Departure>() == 32);
 const _: () = assert!(size_of::<Capturing>() == 24 && size_of::<Arrival>() == 72);

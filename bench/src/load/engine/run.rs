@@ -14,7 +14,7 @@ use crate::media::clock::now_ns;
 use crate::media::meter::{latency_histogram, record_latency};
 
 /// From the decision to start to the first packet.
-pub(super) const LEAD_NS: u64 = 200_000;
+const LEAD_NS: u64 = 200_000;
 /// How much longer than planned a trial may send what is due: a sender that was held up sends late but not less, and
 /// one that cannot keep up ends.
 pub(super) const GRACE_NS: u64 = 500_000_000;

@@ -22,7 +22,7 @@ use gateway_ebpf::load_layout::{Departure, Sending};
 
 use self::placement::Placement;
 use self::programs::{Programs, Room};
-use super::run::{DRAIN_NS_MAX, GRACE_NS, LEAD_NS, QUIET_NS, Run};
+use super::run::{DRAIN_NS_MAX, GRACE_NS, QUIET_NS, Run};
 use super::schedule::Lane;
 use super::sink::{Sink, Taken};
 use super::traffic::Traffic;
@@ -32,6 +32,8 @@ use crate::media::meter::{latency_histogram, record_latency};
 
 /// Frames of a burst when all are due at once: what NAPI takes in one go, and fewer than a veth's queue holds.
 const BURST: u32 = 64;
+/// Frames due within so long leave together: at most that long a frame waits for the last of its burst.
+const BURST_NS: u64 = 10_000;
 /// What one invocation waits at least before it gives up, in nanoseconds: 512 looks at the clock.
 const TURN_NS: u64 = 4_000;
 /// After as many arrivals as were sent, a trial ends when nothing has arrived for so long.
@@ -76,17 +78,16 @@ impl LiveFrames {
         let count = u32::try_from(schedule.count()).context("too many packets for one trial")?;
         let programs = self.programs(room(traffic, count)?)?;
         write_frames(programs, traffic)?;
-        let start_ns = now_ns() + LEAD_NS;
-        for (sequence, departure) in (0..).zip(&mut programs.departures.elements_mut()?[..count as usize]) {
-            departure.due_ns = start_ns + schedule.at_ns(sequence).unwrap_or(0);
-        }
         programs.begin_capture(count + STRANGERS_MAX, if is_sealed { 1 } else { COMPARED_EVERY })?;
-        let deadline_ns = start_ns + schedule.duration_ns() + if is_paced { GRACE_NS } else { 0 };
-        let waiting_turns = (schedule.duration_ns() / TURN_NS) as u32;
-        let (burst, turns) = if is_paced { (1, waiting_turns) } else { (BURST, 0) };
-        let sending = programs.send(count, deadline_ns, burst, turns)?;
-        let run =
-            Run::of(&programs.departures.elements()?[..sending.next as usize], &sending, start_ns, is_paced);
+        let duration_ns = schedule.duration_ns();
+        let (duration_ns, burst, turns) = if is_paced {
+            let in_a_burst = u64::from(count) * BURST_NS / duration_ns;
+            (duration_ns + GRACE_NS, in_a_burst.clamp(1, BURST.into()) as u32, (duration_ns / TURN_NS) as u32)
+        } else {
+            (duration_ns, BURST, 0)
+        };
+        let sending = programs.send(count, duration_ns, burst, turns)?;
+        let run = Run::of(&programs.departures.elements()?[..sending.next as usize], &sending, is_paced);
         drain(programs, run.sent)?;
         let dropped = hand_over(programs, sink)?;
         Ok((run, dropped))
@@ -108,7 +109,8 @@ impl LiveFrames {
 
 impl Run {
     /// How sending went, by the departures whose time came.
-    fn of(departures: &[Departure], sending: &Sending, start_ns: u64, is_paced: bool) -> Self {
+    fn of(departures: &[Departure], sending: &Sending, is_paced: bool) -> Self {
+        let start_ns = sending.start_ns;
         let mut run = Self {
             start_ns,
             sent_until_ns: departures.last().map_or(start_ns, |departure| departure.sent_ns),
@@ -119,7 +121,10 @@ impl Run {
         };
         if is_paced {
             for departure in departures {
-                record_latency(&mut run.delay_ns, departure.sent_ns.saturating_sub(departure.due_ns));
+                record_latency(
+                    &mut run.delay_ns,
+                    departure.sent_ns.saturating_sub(start_ns + departure.due_ns),
+                );
             }
         } else {
             run.sent_at_ns = departures.iter().map(|departure| departure.sent_ns).collect();
@@ -158,8 +163,8 @@ fn write_frames(programs: &mut Programs, traffic: &mut Traffic<'_>) -> Result<()
         let (chunk, offset) = placement.take(len);
         traffic.write(sequence, planned, &mut chunks[chunk as usize][offset..offset + len]);
         let target = u32::from(planned.lane == Lane::Down);
-        *departure =
-            Departure { due_ns: 0, sent_ns: 0, chunk, offset: offset as u32, len: len as u32, target };
+        let due_ns = schedule.at_ns(sequence).unwrap_or(0);
+        *departure = Departure { due_ns, sent_ns: 0, chunk, offset: offset as u32, len: len as u32, target };
     }
     Ok(())
 }

@@ -19,9 +19,13 @@ use super::super::namespace::within;
 use super::super::port::interface_index;
 use super::mapped::MappedArray;
 use crate::load::Side;
+use crate::media::clock::now_ns;
 
 /// What `cargo xtask build-ebpf` built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WGX_LOAD_OBJECT"));
+
+/// From the decision to start to the first frame: more than the kernel takes to prepare the run.
+const LEAD_NS: u64 = 1_000_000;
 
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,36 +117,42 @@ impl Programs {
         for cpu in 0..self.cpu_count {
             let capturing =
                 Capturing { seen: 0, first: cpu * arrivals, room, keep_every, first_kept: cpu * kept };
-            self.set(CAPTURING, cpu, &capturing)?;
+            self.set::<_, CAPTURING_LEN>(CAPTURING, cpu, &capturing)?;
         }
         Ok(())
     }
 
     /// How far the capture is on each CPU.
     pub fn capturing(&self) -> Result<Vec<Capturing>> {
-        (0..self.cpu_count).map(|cpu| self.get(CAPTURING, cpu)).collect()
+        (0..self.cpu_count).map(|cpu| self.get::<_, CAPTURING_LEN>(CAPTURING, cpu)).collect()
     }
 
     /// Takes down nothing any more; returns how far the capture was on each CPU.
     pub fn end_capture(&mut self) -> Result<Vec<Capturing>> {
         let capturing = self.capturing()?;
         for cpu in 0..self.cpu_count {
-            self.set(CAPTURING, cpu, &Capturing::default())?;
+            self.set::<_, CAPTURING_LEN>(CAPTURING, cpu, &Capturing::default())?;
         }
         Ok(capturing)
     }
 
-    /// Sends the first `count` departures, `burst` at a time, until `deadline_ns` at most; `turns` is how often the
-    /// program may come to nothing because nothing is due.
+    /// Sends the first `count` departures from now on, `burst` at a time and for `duration_ns` at most; `turns` is how
+    /// often the program may come to nothing because nothing is due.
     ///
     /// # Errors
     /// The kernel refuses the run.
-    pub fn send(&mut self, count: u32, deadline_ns: u64, burst: u32, turns: u32) -> Result<Sending> {
-        self.set(SENDING, 0, &Sending { count, deadline_ns, ..Sending::default() })?;
+    pub fn send(&mut self, count: u32, duration_ns: u64, burst: u32, turns: u32) -> Result<Sending> {
+        let start_ns = now_ns() + LEAD_NS;
+        let deadline_ns = start_ns + duration_ns;
+        self.set::<_, SENDING_LEN>(
+            SENDING,
+            0,
+            &Sending { start_ns, deadline_ns, count, ..Sending::default() },
+        )?;
         // Every frame starts as this and is cut to its length.
         let frame = [0; FRAME_LEN_MAX];
         loop {
-            let sending: Sending = self.get(SENDING, 0)?;
+            let sending: Sending = self.get::<_, SENDING_LEN>(SENDING, 0)?;
             if sending.next >= count || sending.ended != 0 {
                 return Ok(sending);
             }
@@ -157,25 +167,29 @@ impl Programs {
         }
     }
 
-    fn get<T: FromBytes>(&self, name: &str, index: u32) -> Result<T> {
+    fn get<T: FromBytes, const LEN: usize>(&self, name: &str, index: u32) -> Result<T> {
         let map = self.ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
-        let array: Array<_, [u8; VALUE_LEN]> = map.try_into().with_context(|| format!("map {name}"))?;
+        let array: Array<_, [u8; LEN]> = map.try_into().with_context(|| format!("map {name}"))?;
         let value = array.get(&index, 0).with_context(|| format!("cannot read map {name}"))?;
         T::read_from_bytes(&value).ok().with_context(|| format!("a value of map {name}"))
     }
 
-    fn set<T: IntoBytes + Immutable>(&mut self, name: &str, index: u32, value: &T) -> Result<()> {
+    fn set<T: IntoBytes + Immutable, const LEN: usize>(
+        &mut self,
+        name: &str,
+        index: u32,
+        value: &T,
+    ) -> Result<()> {
         let map = self.ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
-        let mut array: Array<_, [u8; VALUE_LEN]> = map.try_into().with_context(|| format!("map {name}"))?;
-        let value: [u8; VALUE_LEN] =
+        let mut array: Array<_, [u8; LEN]> = map.try_into().with_context(|| format!("map {name}"))?;
+        let value: [u8; LEN] =
             value.as_bytes().try_into().with_context(|| format!("the value for map {name}"))?;
         array.set(index, value, 0).with_context(|| format!("cannot write map {name}"))
     }
 }
 
-/// Bytes of [`Sending`], and of [`Capturing`].
-const VALUE_LEN: usize = size_of::<Sending>();
-const _: () = assert!(VALUE_LEN == size_of::<Capturing>());
+const SENDING_LEN: usize = size_of::<Sending>();
+const CAPTURING_LEN: usize = size_of::<Capturing>();
 
 /// Makes an interface of this namespace target `number` and has what arrives there taken down.
 fn settle(ebpf: &mut Ebpf, number: usize, interface: &str) -> Result<SchedClassifierLink> {
