@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bench::{
-    load::{Direction, Sizes},
+    load::{Direction, Driver, Sizes},
     report::{Case, Kind, Overload, Rate, Spread, Throughput},
     search::{End, Found, NDR_LOSS_RATIO, PDR_LOSS_RATIO, Plan, Searched, Votes, search},
 };
@@ -48,7 +48,7 @@ struct Shown {
 /// Measures and reports.
 pub fn run(args: &session::Args) -> Result<()> {
     let mut session = Session::start("gateway", args, BUDGET)?;
-    let mut stands = session.stands()?;
+    let mut stands = session.stands(Driver::LiveFrames)?;
     let needs = needs(session.quick);
     for (index, need) in needs.iter().enumerate() {
         let Case { direction, sizes, .. } = &need.case;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bench::{
-    load::{Outcome, Trial},
+    load::{Driver, Outcome, Trial},
     report::{Case, Kind, Machine, Report, StealClock, ceilings_note, grids},
     search::Tester as _,
 };
@@ -102,11 +102,11 @@ impl Session {
         self.report.notes.push(text);
     }
 
-    /// Brings up all candidates that were asked for; one that does not come up is noted and left out.
-    pub fn stands(&mut self) -> Result<Vec<Stand>> {
+    /// Brings up all candidates that were asked for, with load by `driver`; one that does not come up is noted and left out.
+    pub fn stands(&mut self, driver: Driver) -> Result<Vec<Stand>> {
         let mut stands = Vec::new();
         for candidate in self.only.clone() {
-            if let Some(stand) = self.stand(candidate, Size::clients(CLIENTS))? {
+            if let Some(stand) = self.stand(candidate, Size { driver, ..Size::clients(CLIENTS) })? {
                 stands.push(stand);
             }
         }
