@@ -14,6 +14,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod freestanding;
+#[cfg(target_arch = "bpf")]
 mod load_maps;
 
 #[cfg(target_arch = "bpf")]
@@ -91,16 +93,6 @@ mod program {
         }
         TC_ACT_OK
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        // Nothing here can panic; if something did, the verifier would refuse this loop at load time.
-        loop {}
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -3,6 +3,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod freestanding;
+#[cfg(target_arch = "bpf")]
 mod packet;
 
 #[cfg(target_arch = "bpf")]
@@ -41,16 +43,6 @@ mod program {
             .redirect(context.rx_queue_index(), u64::from(xdp_action::XDP_PASS))
             .unwrap_or(xdp_action::XDP_PASS)
     }
-
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        // Nothing here can panic; if something did, the verifier would refuse this loop at load time.
-        loop {}
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]
