@@ -26,15 +26,16 @@ mod program {
         programs::{TcContext, XdpContext},
     };
 
-    use crate::load_maps;
+    use gateway_ebpf::{
+        load_layout::TURNS,
+        parse::{ETHERNET_LEN, PROTOCOL_UDP},
+    };
 
-    /// How often one invocation looks at the clock before it gives its frame back unused. The verifier walks every turn.
-    const TURNS: u32 = 512;
+    use crate::load_maps;
 
     const ETHERTYPE_OFFSET: usize = 12;
     const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-    const PROTOCOL_OFFSET: usize = 14 + 9;
-    const PROTOCOL_UDP: u8 = 17;
+    const PROTOCOL_OFFSET: usize = ETHERNET_LEN + 9;
 
     /// Sends the next departure as soon as it is due. What is given back is no frame, only a turn of waiting.
     #[xdp]

@@ -1,7 +1,9 @@
 //! Names and values of the maps of the load generator's programs.
 //!
-//! All but the targets are arrays that the generator maps into its memory, so values have no padding and no pointers.
+//! Values have no padding and no pointers: the generator maps the long arrays into its memory, and copies the others.
 //! Times are nanoseconds of `CLOCK_MONOTONIC`, numbers in the host's order.
+
+use crate::parse::{ETHERNET_LEN, IPV4_LEN, UDP_LEN};
 
 /// Name of the XDP program that makes frames.
 pub const GENERATE_PROGRAM: &str = "wgx_generate";
@@ -25,15 +27,18 @@ pub const KEPT: &str = "KEPT";
 /// Most interfaces.
 pub const TARGETS_MAX: u32 = 2;
 /// Longest frame: Ethernet header, and an MTU of 1500 bytes.
-pub const FRAME_LEN_MAX: usize = 1514;
+pub const FRAME_LEN_MAX: usize = ETHERNET_LEN + 1500;
 /// Bytes of a chunk. No frame crosses from one into the next.
 pub const CHUNK_LEN: usize = 1 << 16;
 /// Where in a chunk the last frame may start, whatever its length: what the verifier wants to see.
 pub const OFFSET_MAX: usize = CHUNK_LEN - FRAME_LEN_MAX;
 /// Bytes of each arrival that are taken down: Ethernet, IPv4 and UDP headers without options, and 16 bytes of payload.
-pub const HEAD_LEN: usize = 14 + 20 + 8 + 16;
+pub const HEAD_LEN: usize = ETHERNET_LEN + IPV4_LEN + UDP_LEN + 16;
 /// Bytes of a frame that is kept.
 pub const KEPT_LEN: usize = 2048;
+
+/// How often one invocation looks at the clock before it gives its frame back unused. The verifier walks every turn.
+pub const TURNS: u32 = 512;
 
 /// How far the generator is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

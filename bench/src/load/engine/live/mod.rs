@@ -18,7 +18,7 @@ mod programs;
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use gateway_ebpf::load_layout::{Departure, Sending};
+use gateway_ebpf::load_layout::{Departure, Sending, TURNS};
 
 use self::placement::Placement;
 use self::programs::{Programs, Room};
@@ -34,8 +34,9 @@ use crate::media::meter::{latency_histogram, record_latency};
 const BURST: u32 = 64;
 /// Frames due within so long leave together: at most that long a frame waits for the last of its burst.
 const BURST_NS: u64 = 10_000;
-/// What one invocation waits at least before it gives up, in nanoseconds: 512 looks at the clock.
-const TURN_NS: u64 = 4_000;
+/// What one invocation waits about before it gives up, in nanoseconds, at 8 a look at the clock. Where that is too much the
+/// run ends early, and there is another.
+const TURN_NS: u64 = TURNS as u64 * 8;
 /// After as many arrivals as were sent, a trial ends when nothing has arrived for so long.
 const SETTLING_NS: u64 = 20_000_000;
 /// How often arrivals are looked for after sending.

@@ -1,6 +1,6 @@
 //! The BPF programs of the generator in their place: loaded with room for so many frames, attached to both interfaces.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMap},
@@ -26,6 +26,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WGX_LOAD_OBJECT"));
 
 /// From the decision to start to the first frame: more than the kernel takes to prepare the run.
 const LEAD_NS: u64 = 1_000_000;
+
+/// The program ends at its deadline by itself; one that does not so long after it never will.
+const GIVE_UP_NS: u64 = 1_000_000_000;
 
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,6 +159,11 @@ impl Programs {
             if sending.next >= count || sending.ended != 0 {
                 return Ok(sending);
             }
+            ensure!(
+                now_ns() <= deadline_ns + GIVE_UP_NS,
+                "of {count} frames the program got to number {} and no further",
+                sending.next
+            );
             let options = TestRunOptions {
                 data_in: Some(&frame),
                 repeat: (count - sending.next).saturating_add(turns),
