@@ -12,14 +12,16 @@ fn main() {
         return;
     }
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let object = out_dir.ancestors().map(|dir: &Path| dir.join("ebpf/load")).find(|file| file.is_file());
-    match object {
-        Some(object) => {
-            println!("cargo::rustc-env=WGX_LOAD_OBJECT={}", object.display());
-            println!("cargo::rerun-if-changed={}", object.display());
-        }
-        None => println!(
-            "cargo::error=the load generator's programs are not built yet: run `cargo xtask build-ebpf`"
-        ),
+    for (name, variable) in [("load", "WGX_LOAD_OBJECT"), ("slices", "WGX_SLICES_OBJECT")] {
+        let object =
+            out_dir.ancestors().map(|dir: &Path| dir.join("ebpf").join(name)).find(|file| file.is_file());
+        let Some(object) = object else {
+            println!(
+                "cargo::error=the load generator's program {name} is not built yet: run `cargo xtask build-ebpf`"
+            );
+            return;
+        };
+        println!("cargo::rustc-env={variable}={}", object.display());
+        println!("cargo::rerun-if-changed={}", object.display());
     }
 }

@@ -14,6 +14,7 @@ pub mod layout;
 pub mod load_layout;
 pub mod parse;
 pub mod reason;
+pub mod slice_layout;
 pub mod steer;
 
 pub use reason::Reason;

@@ -145,6 +145,7 @@ impl Straight {
             queue_count: self.queue_count,
             driver,
             tunnel,
+            watched: None,
         })
     }
 }

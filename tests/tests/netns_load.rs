@@ -1,8 +1,8 @@
 //! The load generator is right before anything is measured with it: at a low rate every packet is accounted for.
 
-use anyhow::{Result, ensure};
-use bench::load::{Direction, Driver, Generator, KeySeed, Outcome, Sizes, Trial};
-use tests::{Gateway, Implementation, Io, Lab, Straight, scenario_with_wgx};
+use anyhow::{Context as _, Result, ensure};
+use bench::load::{Direction, Driver, Generator, KeySeed, Outcome, Setup, Sizes, Trial, Watched};
+use tests::{Gateway, Implementation, Io, Lab, Straight, program, scenario_with_wgx};
 
 const CLIENT_COUNT: u32 = 2;
 const RATE_PPS: u64 = 2_000;
@@ -28,15 +28,22 @@ fn check_complete(outcome: &Outcome) -> Result<()> {
 
 /// A gateway with so many queues and workers, and a generator with a session for each client.
 fn start(lab: &mut Lab, driver: Driver, queue_count: u32) -> Result<(Gateway, Generator)> {
+    let (gateway, setup) = straight(lab, driver, queue_count)?;
+    let (generator, ready) = Generator::new(setup)?;
+    ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
+    Ok((gateway, generator))
+}
+
+/// The same, with what the generator is to be told.
+fn straight(lab: &mut Lab, driver: Driver, queue_count: u32) -> Result<(Gateway, Setup)> {
     let straight = Straight::build(lab, queue_count)?;
     let seed = KeySeed::random()?;
     let mut gateway = straight.gateway(lab, Implementation::Wgx(Io::AfXdp), &seed, CLIENT_COUNT)?;
     gateway.start(lab)?;
     straight.route(&gateway)?;
     let tunnel = straight.tunnel(&gateway.keys.public, &seed);
-    let (generator, ready) = Generator::new(straight.setup(driver, CLIENT_COUNT, Some(tunnel))?)?;
-    ensure!(ready.handshakes == CLIENT_COUNT, "{ready:?}");
-    Ok((gateway, generator))
+    let setup = straight.setup(driver, CLIENT_COUNT, Some(tunnel))?;
+    Ok((gateway, setup))
 }
 
 /// Every direction, every kind of sizes.
@@ -101,6 +108,27 @@ fn clients_are_spread_over_all_queues_and_workers() {
                 workers.iter().filter_map(|worker| worker["verdicts"][verdict].as_u64()).collect();
             ensure!(counts.iter().filter(|count| **count >= enough).count() == 2, "{verdict}: {counts:?}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_else_has_the_processors_is_named_and_the_generator_is_not() {
+    scenario_with_wgx("who_else_has_the_processors_is_named_and_the_generator_is_not", |lab| {
+        let (mut gateway, setup) = straight(lab, Driver::AfXdp, 1)?;
+        let cpu_count = u32::try_from(std::thread::available_parallelism()?.get())?;
+        let watched = Watched { process: Some(gateway.process()?.pid()), cpus: (0..cpu_count).collect() };
+        let (mut generator, _) = Generator::new(Setup { watched: Some(watched), ..setup })?;
+        let busy = |number| {
+            lab.spawn(&format!("busy-{number}"), program::command("sh").args(["-c", "while :; do :; done"]))
+        };
+        let _busy = (0..cpu_count).map(busy).collect::<Result<Vec<_>>>()?;
+        let outcome = generator.trial(&trial(Direction::Decrypt, Sizes::Fixed(200)))?;
+        let held_up = outcome.held_up.context("nobody watched")?;
+        let of = |name: &str| held_up.by.keys().any(|by| by.starts_with(name));
+        // The generator is a thread of this test, by whose name it goes.
+        ensure!(of("sh on CPU ") && !of("who_else_"), "{held_up:?}");
+        ensure!(held_up.packets() <= outcome.latency_samples, "{held_up:?}");
         Ok(())
     });
 }

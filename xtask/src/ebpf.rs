@@ -1,5 +1,5 @@
-//! `cargo xtask build-ebpf`: objects in `target/ebpf`, which `gateway` and `bench` embed: `gateway-ebpf` steers, `redirect`
-//! and `load` are for load generators.
+//! `cargo xtask build-ebpf`: objects in `target/ebpf`, which `gateway` and `bench` embed: `gateway-ebpf` steers, `redirect`,
+//! `load` and `slices` are for load generators.
 //!
 //! Cargo decides whether there is anything to do. The program has its own target folder, so that its compiler,
 //! flags and profile never invalidate the host build.
@@ -14,7 +14,7 @@ use crate::setup::toolchain;
 const TARGET: &str = if cfg!(target_endian = "little") { "bpfel-unknown-none" } else { "bpfeb-unknown-none" };
 
 /// One program each.
-const OBJECTS: [&str; 3] = ["gateway-ebpf", "redirect", "load"];
+const OBJECTS: [&str; 4] = ["gateway-ebpf", "redirect", "load", "slices"];
 
 /// Passed to the compiler for the program alone; `build-std` compiles `core` with them too.
 const FLAGS: &[&str] = &[

@@ -60,5 +60,5 @@ mod trial;
 #[cfg(feature = "af-xdp")]
 pub use engine::{Forward, Generator, claim_core};
 pub use process::{Answer, Load, Ready};
-pub use setup::{CLIENTS_MAX, Driver, FIRST_PORT, INNER_PORT, KeySeed, Mac, Setup, Side, Tunnel};
-pub use trial::{Direction, Outcome, SEND_DELAY_MAX_US, Sizes, Trial};
+pub use setup::{CLIENTS_MAX, Driver, FIRST_PORT, INNER_PORT, KeySeed, Mac, Setup, Side, Tunnel, Watched};
+pub use trial::{Direction, HeldUp, LATE_US, Outcome, SEND_DELAY_MAX_US, Sizes, Trial};

@@ -39,6 +39,17 @@ pub struct Setup {
     /// The gateway under test; `None` sends plain UDP packets, as long as sealed ones would be, for what forwards
     /// without WireGuard.
     pub tunnel: Option<Tunnel>,
+    /// What else runs there is taken down during trials; `None` takes nothing down.
+    pub watched: Option<Watched>,
+}
+
+/// Where others are in the way of what is measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// The gateway's process, where it has one; the generator knows its own.
+    pub process: Option<u32>,
+    /// Processors of gateway and generator, by the kernel's numbers.
+    pub cpus: Vec<u32>,
 }
 
 /// What the generator's packets come and go by.
@@ -241,6 +252,7 @@ mod tests {
                 first_inner: Ipv4Addr::new(10, 64, 0, 254),
                 mtu: 1420,
             }),
+            watched: Some(Watched { process: Some(7), cpus: vec![0, 1] }),
         }
     }
 

@@ -1,6 +1,8 @@
 //! A trial of load, and what came of it: plain data that crosses from the orchestrator to the load generator and back
 //! as lines of JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::media::{Latency, Percentile};
@@ -85,7 +87,30 @@ pub struct Outcome {
     pub pdv_p99_9_us: f64,
     /// The latency's distribution, finer towards the tail, for plots.
     pub percentiles: Vec<Percentile>,
+    /// What others had to do with it; `None` where nobody watched them.
+    pub held_up: Option<HeldUp>,
 }
+
+/// Packets that were held up because somebody else had the gateway's or the generator's processor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldUp {
+    /// How many were, with those that queued behind them, by whom they were held up longest.
+    pub by: BTreeMap<String, u64>,
+    /// Latency of all others.
+    pub undisturbed: Option<Latency>,
+    /// Packets with a latency of more than [`LATE_US`], those that nobody held up among them.
+    pub late_by: BTreeMap<String, u64>,
+}
+
+impl HeldUp {
+    /// Packets held up.
+    pub fn packets(&self) -> u64 {
+        self.by.values().sum()
+    }
+}
+
+/// From this latency on it is asked why, in microseconds.
+pub const LATE_US: u64 = 100;
 
 /// The generator's own delay from which on a trial says more of the generator than of the gateway, in microseconds.
 pub const SEND_DELAY_MAX_US: f64 = 1_000.0;

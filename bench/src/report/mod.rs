@@ -8,6 +8,8 @@ mod marked;
 mod spread;
 mod tables;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use drawn::{Plot, plots};
@@ -16,7 +18,7 @@ pub use grid::Grid;
 pub use machine::{Machine, StealClock};
 pub use marked::replace_marked;
 pub use spread::Spread;
-pub use tables::{ceilings_note, grids, size_name};
+pub use tables::{ceilings_note, grids, reasons, size_name};
 
 use crate::{
     load::{Direction, Sizes},
@@ -136,6 +138,22 @@ pub struct LatencyAt {
     pub void: u32,
     /// Distribution of the round with the median p99.
     pub percentiles: Vec<Percentile>,
+    /// What others on the machine had to do with it, where that was watched.
+    pub interference: Option<Interference>,
+}
+
+/// Packets that others on the machine held up, and the latency of those they did not. Times in microseconds, over the
+/// rounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interference {
+    /// Share of the packets held up, 0 to 1.
+    pub held_up_ratio: Spread,
+    /// 99th percentile of those not held up.
+    pub p99_us: Spread,
+    /// 99.9th percentile of those not held up.
+    pub p99_9_us: Spread,
+    /// Packets of all rounds with more than [`LATE_US`](crate::load::LATE_US), by whom they were held up longest.
+    pub late_by: BTreeMap<String, u64>,
 }
 
 /// What grows in a scaling measurement.
@@ -260,6 +278,18 @@ pub(crate) mod tests {
             loss_ratio: Spread::exactly(0.0),
             void: 0,
             percentiles: vec![Percentile { percentile: 99.0, latency_us: p99_us }],
+            interference: None,
+        }
+    }
+
+    pub fn interference(p99_us: f64) -> Interference {
+        Interference {
+            held_up_ratio: Spread::exactly(0.02),
+            p99_us: Spread::exactly(p99_us),
+            p99_9_us: Spread::exactly(2.0 * p99_us),
+            late_by: [("kdamond.0 on CPU 0", 75), ("nobody", 20), ("a on CPU 1", 4), ("b on CPU 1", 1)]
+                .map(|(by, count)| (by.to_owned(), count))
+                .into(),
         }
     }
 

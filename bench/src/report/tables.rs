@@ -1,14 +1,26 @@
 //! A report as tables.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use super::{Axis, Case, Goal, Grid, Kind, LatencyAt, Offered, Rate, Report, ScalePoint, Throughput, goals};
 use crate::{
-    load::{Direction, Sizes},
+    load::{Direction, LATE_US, Sizes},
     search::End,
 };
 
+/// Reasons of late packets that are named.
+const REASONS: usize = 3;
+
 /// All tables of a report that have something to show, the goals first.
 pub fn grids(report: &Report) -> Vec<Grid> {
-    let tables = [goals_grid(report), throughput(report), overload(report), latency(report), scale(report)];
+    let tables = [
+        goals_grid(report),
+        throughput(report),
+        overload(report),
+        latency(report),
+        interference(report),
+        scale(report),
+    ];
     tables.into_iter().filter(|grid| !grid.rows.is_empty()).collect()
 }
 
@@ -115,22 +127,9 @@ fn latency(report: &Report) -> Grid {
     let columns =
         ["load", "who", "kpps", "p50", "p90", "p99", "p99.9", "max", "jitter", "PDV", "lost %", "void"];
     let mut grid = Grid::new(title, &columns);
-    let mut entries: Vec<&LatencyAt> = report.latency.iter().collect();
-    // Fixed loads side by side; each contender's own steps together.
-    entries.sort_by_key(|entry| match entry.offered {
-        Offered::Fixed => (&entry.case, 0, entry.rate_pps, entry.contender.kind, String::new()),
-        Offered::PdrPercent(percent) => {
-            (&entry.case, 1, percent.into(), entry.contender.kind, entry.contender.name.clone())
-        }
-    });
-    for entry in entries {
-        let [direction, size] = case_cells(&entry.case);
-        let load = match entry.offered {
-            Offered::Fixed => format!("{direction} {size}"),
-            Offered::PdrPercent(percent) => format!("{direction} {size}, {percent} % of PDR"),
-        };
+    for entry in latency_entries(report) {
         grid.row([
-            load,
+            load(entry),
             entry.contender.name.clone(),
             format!("{:.0}", entry.rate_pps as f64 / 1e3),
             entry.p50_us.to_string(),
@@ -145,6 +144,56 @@ fn latency(report: &Report) -> Grid {
         ]);
     }
     grid
+}
+
+/// Fixed loads side by side; each contender's own steps together.
+fn latency_entries(report: &Report) -> Vec<&LatencyAt> {
+    let mut entries: Vec<&LatencyAt> = report.latency.iter().collect();
+    entries.sort_by_key(|entry| match entry.offered {
+        Offered::Fixed => (&entry.case, 0, entry.rate_pps, entry.contender.kind, String::new()),
+        Offered::PdrPercent(percent) => {
+            (&entry.case, 1, percent.into(), entry.contender.kind, entry.contender.name.clone())
+        }
+    });
+    entries
+}
+
+fn load(entry: &LatencyAt) -> String {
+    let [direction, size] = case_cells(&entry.case);
+    match entry.offered {
+        Offered::Fixed => format!("{direction} {size}"),
+        Offered::PdrPercent(percent) => format!("{direction} {size}, {percent} % of PDR"),
+    }
+}
+
+fn interference(report: &Report) -> Grid {
+    let title = "Latency in µs of packets that nobody else held up, and who held up the late ones";
+    let late = format!("later than {LATE_US} µs because of");
+    let mut grid = Grid::new(title, &["load", "who", "held up %", "p99", "p99.9", &late]);
+    for entry in latency_entries(report) {
+        let Some(interference) = &entry.interference else { continue };
+        grid.row([
+            load(entry),
+            entry.contender.name.clone(),
+            format!("{:.2}", interference.held_up_ratio.scaled(100.0)),
+            interference.p99_us.to_string(),
+            interference.p99_9_us.to_string(),
+            reasons(&interference.late_by),
+        ]);
+    }
+    grid
+}
+
+/// Who held up most of the late packets, each with a share of all of them.
+pub fn reasons(late_by: &BTreeMap<String, u64>) -> String {
+    let all: u64 = late_by.values().sum();
+    let mut reasons: Vec<_> = late_by.iter().collect();
+    reasons.sort_by_key(|&(_, count)| Reverse(count));
+    let share = |count: u64| 100.0 * count as f64 / all as f64;
+    let named = reasons.iter().take(REASONS).map(|&(by, &count)| format!("{by} {:.0} %", share(count)));
+    let others: u64 = reasons.iter().skip(REASONS).map(|&(_, count)| count).sum();
+    let others = (others > 0).then(|| format!("others {:.0} %", share(others)));
+    named.chain(others).collect::<Vec<_>>().join(", ")
 }
 
 fn scale(report: &Report) -> Grid {
@@ -211,6 +260,16 @@ mod tests {
         let grid = throughput(&tests::report());
         let row = grid.rows.iter().find(|row| row[0] == "encrypt" && row[2] == "wgx").unwrap();
         assert_eq!(row[1..], ["1228 B", "wgx", "400", "360", "320", "2.00x"]);
+    }
+
+    #[test]
+    fn late_packets_are_shared_out_among_their_reasons() {
+        let mut report = tests::report();
+        assert!(interference(&report).rows.is_empty());
+        report.latency[0].interference = Some(tests::interference(30.0));
+        let rows = interference(&report).rows;
+        let reasons = "kdamond.0 on CPU 0 75 %, nobody 20 %, a on CPU 1 4 %, others 1 %";
+        assert_eq!(rows[0], ["decrypt 1228 B", "wgx", "2.00", "30", "60", reasons]);
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl Tester for Model {
             sink_drops: 0,
             corrupt: 0,
             latency_samples: received,
+            held_up: None,
         })
     }
 }

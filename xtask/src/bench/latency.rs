@@ -1,12 +1,12 @@
 //! `cargo xtask bench latency`: how late packets are, at rates all of them carry and at shares of what each carries.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use bench::{
-    load::{Direction, Driver, Outcome, Sizes},
+    load::{Direction, Driver, HeldUp, Outcome, Sizes},
     media::Latency,
-    report::{Case, Kind, LatencyAt, Offered, Spread},
+    report::{Case, Interference, Kind, LatencyAt, Offered, Spread},
     search::{PDR_LOSS_RATIO, Plan, Votes, search},
 };
 
@@ -29,14 +29,14 @@ pub fn run(args: &session::Args) -> Result<()> {
     let mut session = Session::start("latency", args, BUDGET)?;
     // A generator that loops in user space is held up less often than one that loops in the kernel, and at these rates it
     // keeps up. At shares of what is carried it would not.
-    let mut stands = session.stands(Driver::AfXdp)?;
+    let mut stands = session.stands(Driver::AfXdp, true)?;
     for (size, rate_pps) in FIXED {
         let rates = vec![Some(rate_pps); stands.len()];
         session.console.say("load", &format!("{} kpps of {size} bytes", rate_pps / 1000));
         measure(&mut session, &mut stands, &decrypt(size), Offered::Fixed, &rates)?;
     }
     take_down(stands);
-    let mut stands = session.stands(Driver::LiveFrames)?;
+    let mut stands = session.stands(Driver::LiveFrames, true)?;
     shares(&mut session, &mut stands)?;
     take_down(stands);
     session.finish()
@@ -146,5 +146,29 @@ fn summary(stand: &Stand, case: &Case, offered: Offered, outcomes: &[Outcome]) -
         loss_ratio: Spread::of(outcomes.iter().map(Outcome::loss_ratio))?,
         void: outcomes.iter().filter(|outcome| outcome.void().is_some()).count() as u32,
         percentiles: middle.percentiles.clone(),
+        interference: interference(outcomes),
+    })
+}
+
+/// `None` where nobody watched, or all packets of a round were held up.
+fn interference(outcomes: &[Outcome]) -> Option<Interference> {
+    let watched: Vec<(&Outcome, &HeldUp)> =
+        outcomes.iter().filter_map(|outcome| Some((outcome, outcome.held_up.as_ref()?))).collect();
+    let undisturbed = |pick: fn(&Latency) -> f64| {
+        Spread::of(watched.iter().filter_map(|(_, held_up)| held_up.undisturbed.as_ref().map(pick)))
+    };
+    let mut late_by = BTreeMap::new();
+    for (by, count) in watched.iter().flat_map(|(_, held_up)| &held_up.late_by) {
+        *late_by.entry(by.clone()).or_default() += count;
+    }
+    Some(Interference {
+        held_up_ratio: Spread::of(
+            watched
+                .iter()
+                .map(|(outcome, held_up)| held_up.packets() as f64 / outcome.latency_samples.max(1) as f64),
+        )?,
+        p99_us: undisturbed(|latency| latency.p99_us)?,
+        p99_9_us: undisturbed(|latency| latency.p99_9_us)?,
+        late_by,
     })
 }

@@ -102,11 +102,14 @@ impl Session {
         self.report.notes.push(text);
     }
 
-    /// Brings up all candidates that were asked for, with load by `driver`; one that does not come up is noted and left out.
-    pub fn stands(&mut self, driver: Driver) -> Result<Vec<Stand>> {
+    /// Brings up all candidates that were asked for, with load by `driver`; one that does not come up is noted and left
+    /// out. With `is_watched`, trials take down who else had the processors.
+    pub fn stands(&mut self, driver: Driver, is_watched: bool) -> Result<Vec<Stand>> {
         let mut stands = Vec::new();
         for candidate in self.only.clone() {
-            if let Some(stand) = self.stand(candidate, Size { driver, ..Size::clients(CLIENTS) })? {
+            if let Some(stand) =
+                self.stand(candidate, Size { driver, is_watched, ..Size::clients(CLIENTS) })?
+            {
                 stands.push(stand);
             }
         }

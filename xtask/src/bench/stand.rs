@@ -3,7 +3,7 @@
 //! All stands look the same from outside: the same addresses, interfaces and packets. The programs of those that are not
 //! measured just now are stopped: some poll without pause, and would take half of the processor from the others.
 
-use std::{fs, time::Instant};
+use std::{collections::BTreeSet, fs, time::Instant};
 
 use ::tests::{
     Gateway, Implementation, Io, Lab, Process, Straight,
@@ -12,7 +12,7 @@ use ::tests::{
 };
 use anyhow::{Context as _, Result, anyhow};
 use bench::{
-    load::{Driver, KeySeed, Load, Outcome, Trial},
+    load::{Driver, KeySeed, Load, Outcome, Trial, Watched},
     report::Contender,
     search::Tester,
 };
@@ -34,12 +34,21 @@ pub struct Size {
     pub workers: u32,
     /// What the load comes by.
     pub driver: Driver,
+    /// Whether what else has the processors is taken down during trials.
+    pub is_watched: bool,
 }
 
 impl Size {
     /// As many peers as clients.
     pub fn clients(clients: u32) -> Self {
-        Self { clients, peers: clients, prefixes: 1, workers: 1, driver: Driver::LiveFrames }
+        Self {
+            clients,
+            peers: clients,
+            prefixes: 1,
+            workers: 1,
+            driver: Driver::LiveFrames,
+            is_watched: false,
+        }
     }
 }
 
@@ -106,7 +115,8 @@ impl Stand {
             None
         };
         let tunnel = candidate.has_tunnel().then(|| straight.tunnel(&gateway.keys.public, &seed));
-        let setup = straight.setup(size.driver, size.clients, tunnel)?;
+        let mut setup = straight.setup(size.driver, size.clients, tunnel)?;
+        setup.watched = size.is_watched.then(|| watched(process.as_ref(), &cpus));
         let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
         generator.args(["--core", &LOAD_CPU.to_string()]);
         let load = Load::start(&mut pinned(&generator, &[LOAD_CPU]), &setup)?;
@@ -130,6 +140,12 @@ impl Stand {
         let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
         resident_mib(&text).with_context(|| format!("{path} names no VmRSS"))
     }
+}
+
+/// Where others would be in the way of this gateway and its generator.
+pub fn watched(gateway: Option<&Process>, cpus: &[u32]) -> Watched {
+    let cpus: BTreeSet<u32> = cpus.iter().copied().chain([LOAD_CPU]).collect();
+    Watched { process: gateway.map(Process::pid), cpus: cpus.into_iter().collect() }
 }
 
 /// Processors this process may use.

@@ -1,10 +1,13 @@
 //! `cargo xtask bench trial`: one gateway, some trials by hand. For whoever tunes the data path.
 
 use anyhow::{Result, anyhow};
-use bench::load::{Direction, Driver, KeySeed, Load, Outcome, Sizes, Trial};
-use tests::{Implementation, Io, Lab, Straight};
+use bench::{
+    load::{Direction, Driver, KeySeed, LATE_US, Load, Outcome, Sizes, Trial, Watched},
+    report::reasons,
+};
+use tests::{Implementation, Io, Lab, Process, Straight};
 
-use super::priority::Ahead;
+use super::{candidate::worker_cpus, priority::Ahead, stand::cpu_count};
 use crate::{
     command::{cargo, command, run as run_command, target_dir},
     demo::console::Console,
@@ -147,7 +150,11 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
         Some(straight.tunnel(&gateway.keys.public, &seed))
     };
     let driver = args.driver.unwrap_or(if args.workers == 1 { Driver::LiveFrames } else { Driver::AfXdp });
-    let setup = straight.setup(driver, args.clients, tunnel)?;
+    let mut setup = straight.setup(driver, args.clients, tunnel)?;
+    let process = forward.as_ref().or(gateway.process().ok().as_deref()).map(Process::pid);
+    let mut cpus = worker_cpus(args.workers, cpu_count()?);
+    cpus.push(args.core);
+    setup.watched = Some(Watched { process, cpus });
     let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
     let mut load = Load::start(generator.args(["--core", &args.core.to_string()]), &setup)?;
     if !args.json {
@@ -170,7 +177,7 @@ fn measure(args: &Args, lab: &mut Lab, console: &Console) -> Result<()> {
         outcomes.push(outcome);
     }
     if !args.json {
-        print!("{}", table(&outcomes));
+        print!("{}{}", table(&outcomes), held_up(&outcomes));
     }
     if args.status {
         println!("{}", gateway.namespace.run(&format!("{} status --json", gateway.program()?.display()))?);
@@ -191,6 +198,26 @@ pub(super) fn build(with_gateway: bool) -> Result<()> {
             "wgx-forward",
         ]),
     )
+}
+
+/// What others had to do with it.
+fn held_up(outcomes: &[Outcome]) -> Table {
+    let late = format!("later than {LATE_US} us, and because of whom");
+    let mut table =
+        Table::new("Packets that nobody else held up", &["held up", "p50 us", "p99 us", "p99.9 us", &late]);
+    for held_up in outcomes.iter().filter_map(|outcome| outcome.held_up.as_ref()) {
+        let undisturbed = |pick: fn(&bench::media::Latency) -> f64| {
+            held_up.undisturbed.as_ref().map_or("-".to_owned(), |latency| format!("{:.1}", pick(latency)))
+        };
+        table.row([
+            held_up.packets().to_string(),
+            undisturbed(|latency| latency.p50_us),
+            undisturbed(|latency| latency.p99_us),
+            undisturbed(|latency| latency.p99_9_us),
+            format!("{}: {}", held_up.late_by.values().sum::<u64>(), reasons(&held_up.late_by)),
+        ]);
+    }
+    table
 }
 
 fn table(outcomes: &[Outcome]) -> Table {

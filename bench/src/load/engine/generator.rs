@@ -9,12 +9,14 @@ use aead::Aead;
 use anyhow::{Context as _, Result, ensure};
 
 use super::account::Account;
+use super::held_up::{held_up, with_gaps};
 use super::live::LiveFrames;
 use super::port::Port;
 use super::run::Run;
 use super::schedule::Schedule;
 use super::sessions::Sessions;
 use super::sink::Sink;
+use super::slices::Slices;
 use super::traffic::{SEALED_LEN_MAX, Traffic, datagram_len};
 use crate::load::{Direction, Driver, Outcome, Ready, Setup, Side, Sizes, Trial};
 use crate::media::{Latency, Percentile};
@@ -37,12 +39,29 @@ enum Ends {
     LiveFrames(Box<LiveFrames>),
 }
 
+impl Ends {
+    /// Sends all there is to send and hands to `sink` what arrived. Returns how sending went, and how many arrivals there
+    /// was no room for.
+    fn perform(&mut self, traffic: &mut Traffic<'_>, sink: &mut Sink, is_sealed: bool) -> Result<(Run, u64)> {
+        match self {
+            Self::AfXdp(ports) => {
+                let [clients, server] = &mut **ports;
+                let drops_before = clients.drops() + server.drops();
+                let run = Run::perform(traffic, clients, server, sink);
+                Ok((run, clients.drops() + server.drops() - drops_before))
+            }
+            Self::LiveFrames(live) => live.perform(traffic, sink, is_sealed),
+        }
+    }
+}
+
 /// A generator in its place.
 pub struct Generator {
     setup: Setup,
     ends: Ends,
     sessions: Sessions,
     sink: Sink,
+    slices: Option<Slices>,
     sealed: Vec<u8>,
     aead: Aead,
     trial_count: u32,
@@ -67,6 +86,7 @@ impl Generator {
             ends,
             sessions: Sessions::new(setup.client_count),
             sink: Sink::default(),
+            slices: setup.watched.clone().map(Slices::load).transpose()?,
             sealed: Vec::new(),
             aead: Aead::detect(),
             trial_count: 0,
@@ -165,23 +185,20 @@ impl Generator {
         let is_sampled = matches!(self.ends, Ends::LiveFrames(_));
         let is_tunnel = self.setup.tunnel.is_some();
         self.sink.begin(self.trial_count, is_tunnel, is_sampled, schedule.count(), datagram_len);
-        let (run, sink_drops) = match &mut self.ends {
-            Ends::AfXdp(ports) => {
-                let [clients, server] = &mut **ports;
-                let drops_before = clients.drops() + server.drops();
-                let run = Run::perform(&mut traffic, clients, server, &mut self.sink);
-                (run, clients.drops() + server.drops() - drops_before)
-            }
-            Ends::LiveFrames(live) => {
-                let is_sealed = is_tunnel && trial.direction != Direction::Decrypt;
-                live.perform(&mut traffic, &mut self.sink, is_sealed)?
-            }
+        let (ends, sink) = (&mut self.ends, &mut self.sink);
+        let mut send =
+            || ends.perform(&mut traffic, sink, is_tunnel && trial.direction != Direction::Decrypt);
+        let (sent, pauses) = match &mut self.slices {
+            Some(slices) => slices.during(send).map(|(sent, pauses)| (sent, Some(pauses)))?,
+            None => (send(), None),
         };
+        let (run, sink_drops) = sent?;
         let (arrivals, corrupt) = self
             .sink
             .conclude(&schedule, &self.sessions, self.aead, |sequence| run.intended_ns(&traffic, sequence));
         let account = Account::of(&arrivals, run.sent_until_ns);
-        Ok(outcome(trial, &run, &account, sink_drops, corrupt))
+        let held_up = pauses.map(|pauses| held_up(&arrivals, with_gaps(pauses, &run.gaps)));
+        Ok(Outcome { held_up, ..outcome(trial, &run, &account, sink_drops, corrupt) })
     }
 }
 
@@ -212,6 +229,7 @@ fn outcome(trial: &Trial, run: &Run, account: &Account, sink_drops: u64, corrupt
         jitter_us: account.jitter_ns / 1e3,
         pdv_p99_9_us: latency.map_or(0.0, |latency| latency.p99_9_us - latency.min_us),
         percentiles: Percentile::of(&account.latency_ns),
+        held_up: None,
     }
 }
 

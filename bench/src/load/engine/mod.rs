@@ -4,7 +4,10 @@ mod account;
 mod core;
 mod forward;
 mod generator;
+mod held_up;
 mod live;
+#[expect(unsafe_code, reason = "memory that the kernel shares")]
+mod mapped;
 mod namespace;
 mod packet;
 mod port;
@@ -12,6 +15,7 @@ mod run;
 mod schedule;
 mod sessions;
 mod sink;
+mod slices;
 mod traffic;
 
 pub use core::claim_core;

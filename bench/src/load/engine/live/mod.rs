@@ -10,8 +10,6 @@
 //! a frame costs the generator a few hundred nanoseconds, and whoever sends to the sink hardly more than with a wire. What
 //! arrived is understood after the trial, by the same code as over AF_XDP.
 
-#[expect(unsafe_code, reason = "memory that the kernel shares")]
-mod mapped;
 mod placement;
 mod programs;
 
@@ -22,7 +20,7 @@ use gateway_ebpf::load_layout::{Departure, Sending, TURNS};
 
 use self::placement::Placement;
 use self::programs::{Programs, Room};
-use super::run::{DRAIN_NS_MAX, GRACE_NS, QUIET_NS, Run};
+use super::run::{DRAIN_NS_MAX, GAP_NS, GRACE_NS, QUIET_NS, Run};
 use super::schedule::Lane;
 use super::sink::{Sink, Taken};
 use super::traffic::Traffic;
@@ -118,9 +116,11 @@ impl Run {
             intended: u64::from(if is_paced { sending.count } else { sending.next }),
             sent: u64::from(sending.next - sending.failed),
             delay_ns: latency_histogram(),
+            gaps: Vec::new(),
             sent_at_ns: Vec::new(),
         };
         if is_paced {
+            run.gaps = gaps(departures, start_ns);
             for departure in departures {
                 record_latency(
                     &mut run.delay_ns,
@@ -132,6 +132,13 @@ impl Run {
         }
         run
     }
+}
+
+/// From when until when nothing was sent that was due.
+fn gaps(departures: &[Departure], start_ns: u64) -> Vec<(u64, u64)> {
+    let pairs = departures.windows(2);
+    let gap = pairs.map(|pair| (pair[0].sent_ns.max(start_ns + pair[1].due_ns), pair[1].sent_ns));
+    gap.filter(|(from_ns, until_ns)| until_ns.saturating_sub(*from_ns) > GAP_NS).collect()
 }
 
 /// What a trial takes.

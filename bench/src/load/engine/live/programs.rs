@@ -15,9 +15,9 @@ use gateway_ebpf::load_layout::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::super::mapped::MappedArray;
 use super::super::namespace::within;
 use super::super::port::interface_index;
-use super::mapped::MappedArray;
 use crate::load::Side;
 use crate::media::clock::now_ns;
 

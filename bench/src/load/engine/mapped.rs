@@ -31,7 +31,8 @@ impl<T: FromBytes + IntoBytes + Immutable> MappedArray<T> {
         let len = map.info().with_context(|| format!("map {name}"))?.max_entries() as usize;
         let bytes = (len * size_of::<T>()).next_multiple_of(page_size());
         // SAFETY: what is mapped belongs to the map, which the mapping keeps alive and which never shrinks. The kernel's
-        // programs write it only while frames are sent or captured, and `LiveFrames` lends it to nobody meanwhile.
+        // programs write it only while frames are sent or captured, or switches watched, and `LiveFrames` and `Slices`
+        // lend it to nobody meanwhile.
         let memory = unsafe { MmapOptions::new().len(bytes).map_mut(&map.fd().as_fd()) };
         let memory = memory.with_context(|| format!("cannot map the {bytes} bytes of {name}"))?;
         Ok(Self { memory, len, elements: PhantomData })

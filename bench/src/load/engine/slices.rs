@@ -1,0 +1,116 @@
+//! Who else had the processors of gateway and generator during a trial.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{Ebpf, EbpfLoader, maps::Array, programs::RawTracePoint};
+use gateway_ebpf::slice_layout::{SWITCH_PROGRAM, SWITCH_TRACEPOINT, TIME_SLICES, TimeSlice, WATCHES, Watch};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::held_up::Pause;
+use super::mapped::MappedArray;
+use crate::load::Watched;
+use crate::media::clock::now_ns;
+
+/// What `cargo xtask build-ebpf` built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WGX_SLICES_OBJECT"));
+
+/// Slices there is room for on each CPU: of 20 us at least, so for a third of a second without a break.
+const ROOM: u32 = 1 << 14;
+/// The kernel works on packets in this thread when there are many: part of what is measured.
+const SOFT_INTERRUPTS: &str = "ksoftirqd/";
+
+const WATCH_LEN: usize = size_of::<Watch>();
+
+/// The program and its maps.
+pub struct Slices {
+    ebpf: Ebpf,
+    taken_down: MappedArray<TimeSlice>,
+    watched: Watched,
+    cpu_count: u32,
+}
+
+impl Slices {
+    /// Loads the program; it sees nothing yet.
+    ///
+    /// # Errors
+    /// Missing capabilities.
+    pub fn load(watched: Watched) -> Result<Self> {
+        let cpu_count = aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))? as u32;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(WATCHES, cpu_count)
+            .map_max_entries(TIME_SLICES, ROOM * cpu_count)
+            .load(OBJECT)
+            .context("cannot load the BPF object that sees switches of threads")?;
+        program(&mut ebpf)?.load().context("the kernel refuses the program that sees switches of threads")?;
+        let taken_down = MappedArray::of(&ebpf, TIME_SLICES)?;
+        Ok(Self { ebpf, taken_down, watched, cpu_count })
+    }
+
+    /// Does `work` and returns what came of it, with the times in which others had the processors.
+    ///
+    /// # Errors
+    /// The program cannot be attached.
+    pub fn during<T>(&mut self, work: impl FnOnce() -> T) -> Result<(T, Vec<Pause>)> {
+        let own = [self.watched.process.unwrap_or(0), std::process::id()];
+        let mut watches: Array<_, [u8; WATCH_LEN]> =
+            self.ebpf.map_mut(WATCHES).context("the object has no watches")?.try_into()?;
+        for cpu in 0..self.cpu_count {
+            let since_ns = now_ns();
+            let watch = Watch { since_ns, first: cpu * ROOM, room: ROOM, own, ..Watch::default() };
+            let bytes: [u8; WATCH_LEN] = zerocopy::transmute!(watch);
+            watches.set(cpu, bytes, 0).context("a watch cannot be set")?;
+        }
+        let program = program(&mut self.ebpf)?;
+        let link = program.attach(SWITCH_TRACEPOINT).context("switches of threads cannot be watched")?;
+        let result = work();
+        program.detach(link).context("the program stays attached")?;
+        Ok((result, self.pauses()?))
+    }
+
+    fn pauses(&self) -> Result<Vec<Pause>> {
+        let watches: Array<_, [u8; WATCH_LEN]> =
+            self.ebpf.map(WATCHES).context("the object has no watches")?.try_into()?;
+        let slices = self.taken_down.elements()?;
+        let mut pauses = Vec::new();
+        for &cpu in self.watched.cpus.iter().filter(|&&cpu| cpu < self.cpu_count) {
+            let bytes = watches.get(&cpu, 0).context("a watch cannot be read")?;
+            let watch = Watch::read_from_bytes(&bytes).ok().context("a watch")?;
+            let (first, count) = (watch.first as usize, watch.seen.min(watch.room) as usize);
+            for slice in &slices[first..first + count] {
+                let name = name(slice);
+                if !name.starts_with(SOFT_INTERRUPTS) {
+                    let TimeSlice { from_ns, until_ns, .. } = *slice;
+                    pauses.push(Pause { from_ns, until_ns, by: format!("{name} on CPU {cpu}") });
+                }
+            }
+        }
+        Ok(pauses)
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint> {
+    let program = ebpf.program_mut(SWITCH_PROGRAM).context("the object has no such program")?;
+    Ok(program.try_into()?)
+}
+
+/// The thread's name, as far as it is text.
+fn name(slice: &TimeSlice) -> String {
+    let bytes = slice.name.as_bytes();
+    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_ends_at_its_zero_or_with_its_room() {
+        let named = |text: &[u8]| {
+            let mut slice = TimeSlice::default();
+            slice.name[..text.len()].copy_from_slice(text);
+            name(&slice)
+        };
+        assert_eq!(named(b"kdamond.0"), "kdamond.0");
+        assert_eq!(named(b"0123456789abcdef"), "0123456789abcdef");
+    }
+}

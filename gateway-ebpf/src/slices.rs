@@ -1,0 +1,64 @@
+//! Takes down who had a processor, and from when until when: what the tail of a latency is made of, where a machine does
+//! other work beside the gateway. For benchmarks, not part of the gateway.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod freestanding;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{
+        helpers::{
+            bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        },
+        macros::{map, raw_tracepoint},
+        maps::Array,
+        programs::RawTracePointContext,
+    };
+    use gateway_ebpf::slice_layout::{SLICE_MIN_NS, TimeSlice, Watch};
+
+    /// `BPF_F_MMAPABLE`: user space reads the map without a system call per element.
+    const MAPPABLE: u32 = 1 << 10;
+
+    #[map]
+    static WATCHES: Array<Watch> = Array::with_max_entries(1, 0);
+    #[map]
+    static TIME_SLICES: Array<TimeSlice> = Array::with_max_entries(1, MAPPABLE);
+
+    /// The thread that leaves is still the current one.
+    #[raw_tracepoint(tracepoint = "sched_switch")]
+    pub fn wgx_sched_switch(_context: RawTracePointContext) -> i32 {
+        // SAFETY: takes nothing and always works.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let Some(watch) = WATCHES.get_ptr_mut(cpu) else { return 0 };
+        // SAFETY: an element of an array stays where it is. This CPU's is its own, and no switch interrupts another; user
+        // space writes it before the program is attached.
+        let watch = unsafe { &mut *watch };
+        // SAFETY: takes nothing and always works.
+        let until_ns = unsafe { bpf_ktime_get_ns() };
+        let from_ns = core::mem::replace(&mut watch.since_ns, until_ns);
+        let pid_tgid = bpf_get_current_pid_tgid();
+        let [thread, process] = [pid_tgid as u32, (pid_tgid >> 32) as u32];
+        // Thread 0 is the idle one.
+        if thread == 0 || until_ns - from_ns < SLICE_MIN_NS || watch.own.contains(&process) {
+            return 0;
+        }
+        let number = watch.seen;
+        watch.seen += 1;
+        if number >= watch.room {
+            return 0;
+        }
+        if let Some(slice) = TIME_SLICES.get_ptr_mut(watch.first + number) {
+            let name = bpf_get_current_comm().unwrap_or_default();
+            // SAFETY: as above: nobody else has this number.
+            unsafe { slice.write(TimeSlice { from_ns, until_ns, name }) };
+        }
+        0
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("slices is a BPF program: build it with `cargo xtask build-ebpf`, `wgx-load` loads it");
+    std::process::exit(1);
+}
