@@ -6,6 +6,12 @@
 pub const SWITCH_PROGRAM: &str = "wgx_sched_switch";
 /// The tracepoint it belongs to (`trace_sched_switch`, kernel/sched/core.c).
 pub const SWITCH_TRACEPOINT: &str = "sched_switch";
+/// Name of the program that a clock runs on each CPU, every [`CLOCK_PERIOD_NS`].
+pub const CLOCK_PROGRAM: &str = "wgx_clock";
+/// Between two runs of the clock.
+pub const CLOCK_PERIOD_NS: u64 = 1_000_000;
+/// By so much the clock is late at least when the CPU stood still.
+pub const STANDSTILL_MIN_NS: u64 = 100_000;
 /// Array of a [`Watch`] per CPU.
 pub const WATCHES: &str = "WATCHES";
 /// Array of [`TimeSlice`]s, those of a CPU in their order.
@@ -25,6 +31,8 @@ pub const SLICE_MIN_NS: u64 = 20_000;
 pub struct Watch {
     /// Since when the thread that runs now has had the CPU, as far as is known.
     pub since_ns: u64,
+    /// When the clock ran last; 0 before it ran at all.
+    pub clock_ns: u64,
     /// Slices seen, with those there was no room for.
     pub seen: u32,
     /// The first of this CPU's slices,
@@ -37,7 +45,7 @@ pub struct Watch {
     pub reserved: u32,
 }
 
-/// A thread's time on a CPU, from one switch to the next.
+/// A thread's time on a CPU, from one switch to the next; or one in which the CPU stood still, without a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "bpf"), derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
@@ -50,4 +58,4 @@ pub struct TimeSlice {
     pub name: [u8; NAME_LEN],
 }
 
-const _: () = assert!(size_of::<Watch>() == 32 && size_of::<TimeSlice>() == 32);
+const _: () = assert!(size_of::<Watch>() == 40 && size_of::<TimeSlice>() == 32);

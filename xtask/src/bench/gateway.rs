@@ -42,7 +42,16 @@ struct Shown {
     flood_pps: Vec<f64>,
     flood_offered_pps: Vec<f64>,
     searched: Vec<Searched>,
-    overload: Vec<(f64, f64, f64)>,
+    overload: Vec<Overloaded>,
+}
+
+/// A trial beyond what the stand carries, beside the one at what it carries right before.
+struct Overloaded {
+    /// Offered load as a multiple of what is carried.
+    multiple: f64,
+    /// Of what arrived before, so much arrives.
+    goodput_ratio: f64,
+    p99_us: f64,
 }
 
 /// Measures and reports.
@@ -173,8 +182,9 @@ fn find(session: &mut Session, stand: &mut Stand, need: &Need, shown: &mut Shown
     }
 }
 
-/// Twice what the stand carries, or all the generator can send. A search on a busy machine may have ended far below what
-/// a flood brought through, so that counts too.
+/// What the stand carries and twice that, or all the generator can send, one right after the other: what else the machine
+/// does changes from minute to minute by more than a gateway loses in overload. A search on a busy machine may have ended
+/// far below what a flood brought through, so that counts too.
 fn overload(session: &mut Session, stand: &mut Stand, need: &Need, shown: &mut Shown) -> Result<()> {
     let carried = [
         rate(shown, PDR_LOSS_RATIO).map(|pdr| pdr.pps.median),
@@ -186,14 +196,20 @@ fn overload(session: &mut Session, stand: &mut Stand, need: &Need, shown: &mut S
     }
     let most = Spread::of(shown.flood_offered_pps.iter().copied()).map_or(0.0, |spread| spread.median);
     let twice = 2.0 * carried_pps;
-    let rate_pps = (twice <= SURE_SHARE * most).then_some(twice as u64);
+    let twice_pps = (twice <= SURE_SHARE * most).then_some(twice as u64);
     let seconds = session.trial_seconds();
-    for _ in 0..session.report.rounds {
-        let outcome = session.trial(stand, &trial_of(&need.case, rate_pps, seconds))?;
-        let Some(outcome) = outcome else { break };
-        let p99_us = outcome.latency.as_ref().map_or(0.0, |latency| latency.p99_us);
-        let multiple = outcome.sent as f64 / seconds / carried_pps;
-        shown.overload.push((multiple, outcome.received_pps, p99_us));
+    for _ in 0..2 * session.report.rounds - 1 {
+        let once = session.trial(stand, &trial_of(&need.case, Some(carried_pps as u64), seconds))?;
+        let twice = session.trial(stand, &trial_of(&need.case, twice_pps, seconds))?;
+        let (Some(once), Some(twice)) = (once, twice) else { break };
+        if once.received == 0 {
+            continue;
+        }
+        shown.overload.push(Overloaded {
+            multiple: twice.sent as f64 / seconds / carried_pps,
+            goodput_ratio: twice.received_pps / once.received_pps,
+            p99_us: twice.latency.as_ref().map_or(0.0, |latency| latency.p99_us),
+        });
     }
     Ok(())
 }
@@ -210,18 +226,14 @@ fn rate(shown: &Shown, loss_ratio: f64) -> Option<Rate> {
 
 /// `None` when nothing was measured.
 fn throughput(stand: &Stand, need: &Need, shown: &Shown) -> Option<Throughput> {
-    let pdr_received = shown.searched.iter().filter_map(|searched| searched.of(PDR_LOSS_RATIO));
-    // Medians, since the largest of many noisy figures would not be a peak but luck.
-    let received = [
-        Spread::of(shown.flood_pps.iter().copied()),
-        Spread::of(pdr_received.map(|found| found.received_pps)),
-    ];
-    let peak = received.into_iter().flatten().map(|spread| spread.median).reduce(f64::max)?;
-    let overload = Spread::of(shown.overload.iter().map(|(_, received, _)| received / peak));
-    let of = |pick: fn(&(f64, f64, f64)) -> f64| Spread::of(shown.overload.iter().map(pick));
-    let overload =
-        overload.zip(of(|each| each.0)).zip(of(|each| each.2)).map(|((goodput_ratio, multiple), p99_us)| {
-            Overload { multiple: multiple.median, goodput_ratio, p99_us }
+    let of = |pick: fn(&Overloaded) -> f64| Spread::of(shown.overload.iter().map(pick));
+    let overload = of(|each| each.multiple)
+        .zip(of(|each| each.goodput_ratio))
+        .zip(of(|each| each.p99_us))
+        .map(|((multiple, goodput_ratio), p99_us)| Overload {
+            multiple: multiple.median,
+            goodput_ratio,
+            p99_us,
         });
     Some(Throughput {
         contender: stand.contender.clone(),

@@ -9,7 +9,7 @@ use aead::Aead;
 use anyhow::{Context as _, Result, ensure};
 
 use super::account::Account;
-use super::held_up::{held_up, with_gaps};
+use super::held_up::held_up;
 use super::live::LiveFrames;
 use super::port::Port;
 use super::run::Run;
@@ -197,7 +197,7 @@ impl Generator {
             .sink
             .conclude(&schedule, &self.sessions, self.aead, |sequence| run.intended_ns(&traffic, sequence));
         let account = Account::of(&arrivals, run.sent_until_ns);
-        let held_up = pauses.map(|pauses| held_up(&arrivals, with_gaps(pauses, &run.gaps)));
+        let held_up = pauses.map(|pauses| held_up(&arrivals, pauses));
         Ok(Outcome { held_up, ..outcome(trial, &run, &account, sink_drops, corrupt) })
     }
 }

@@ -3,7 +3,7 @@
 //! A packet is held up if others had a processor of the two for some time between its intended departure and its arrival,
 //! and so are those that queue behind it, until one is as fast again as most are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use super::account::Arrival;
 use crate::load::trial::{HeldUp, LATE_US};
@@ -12,8 +12,6 @@ use crate::media::meter::{latency_histogram, record_latency};
 
 /// A queue has drained when a packet takes at most this many medians.
 const DRAINED_MEDIANS: u64 = 2;
-/// Where nobody was seen on a processor: the hypervisor, or interrupts.
-const MACHINE: &str = "the machine itself";
 /// No reason seen: the gateway's own.
 const NOBODY: &str = "nobody";
 
@@ -24,23 +22,29 @@ pub struct Pause {
     pub from_ns: u64,
     /// until when.
     pub until_ns: u64,
-    /// Because of whom.
-    pub by: String,
+    /// Because of whom,
+    pub by: Cause,
+    /// on which CPU.
+    pub cpu: u32,
 }
 
-/// Adds the generator's own `gaps`, from and until, as far as nobody is known to have had its processor.
-pub fn with_gaps(mut pauses: Vec<Pause>, gaps: &[(u64, u64)]) -> Vec<Pause> {
-    let unexplained = |&&(from_ns, until_ns): &&(u64, u64)| {
-        let known: u64 = pauses.iter().map(|pause| overlap(pause, from_ns, until_ns)).sum();
-        2 * known < until_ns - from_ns
-    };
-    let more: Vec<Pause> = gaps
-        .iter()
-        .filter(unexplained)
-        .map(|&(from_ns, until_ns)| Pause { from_ns, until_ns, by: MACHINE.to_owned() })
-        .collect();
-    pauses.extend(more);
-    pauses
+/// Who took the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A thread of this name.
+    Thread(String),
+    /// The CPU's clock stood still: a hypervisor ran something else, or interrupts were off.
+    Machine,
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, cpu, .. } = self;
+        match by {
+            Cause::Thread(name) => write!(f, "{name} on CPU {cpu}"),
+            Cause::Machine => write!(f, "the machine under CPU {cpu}"),
+        }
+    }
 }
 
 /// Tells packets apart by `pauses`.
@@ -56,36 +60,40 @@ pub fn held_up(arrivals: &[Arrival], mut pauses: Vec<Pause>) -> HeldUp {
     let drained_ns = DRAINED_MEDIANS * median_ns(&packets);
     let mut undisturbed = latency_histogram();
     let (mut by, mut late_by) = (BTreeMap::new(), BTreeMap::new());
-    let count =
-        |counts: &mut BTreeMap<String, u64>, who: &str| *counts.entry(who.to_owned()).or_default() += 1;
-    let mut queued_by: Option<&str> = None;
+    let count = |counts: &mut BTreeMap<String, u64>, who: String| *counts.entry(who).or_default() += 1;
+    let mut queued_by: Option<&Pause> = None;
     for &(intended_ns, at_ns) in &packets {
         let latency_ns = at_ns - intended_ns;
         let reason =
             reason(&pauses, longest_ns, intended_ns, at_ns).or(queued_by.filter(|_| latency_ns > drained_ns));
         queued_by = reason;
         match reason {
-            Some(who) => count(&mut by, who),
+            Some(pause) => count(&mut by, pause.to_string()),
             None => record_latency(&mut undisturbed, latency_ns),
         }
         if latency_ns > LATE_US * 1000 {
-            count(&mut late_by, reason.unwrap_or(NOBODY));
+            count(&mut late_by, reason.map_or_else(|| NOBODY.to_owned(), Pause::to_string));
         }
     }
     HeldUp { by, undisturbed: Latency::of(&undisturbed), late_by }
 }
 
-/// Who kept a packet for the longest time; `None` where nobody did.
-fn reason(pauses: &[Pause], longest_ns: u64, intended_ns: u64, at_ns: u64) -> Option<&str> {
+/// What kept a packet for the longest time; `None` where nothing did. When a CPU stands still within a thread's slice, the
+/// thread did not have that time either, so the machine counts twice.
+fn reason(pauses: &[Pause], longest_ns: u64, intended_ns: u64, at_ns: u64) -> Option<&Pause> {
+    let weight = |pause: &Pause| match pause.by {
+        Cause::Thread(_) => overlap(pause, intended_ns, at_ns),
+        Cause::Machine => 2 * overlap(pause, intended_ns, at_ns),
+    };
     // Sorted by their beginnings: what began earlier than the longest lasts has ended.
     let first = pauses.partition_point(|pause| pause.from_ns + longest_ns < intended_ns);
     pauses[first..]
         .iter()
         .take_while(|pause| pause.from_ns < at_ns)
-        .map(|pause| (overlap(pause, intended_ns, at_ns), pause))
-        .filter(|&(overlap_ns, _)| overlap_ns > 0)
-        .max_by_key(|&(overlap_ns, _)| overlap_ns)
-        .map(|(_, pause)| pause.by.as_str())
+        .map(|pause| (weight(pause), pause))
+        .filter(|&(weight, _)| weight > 0)
+        .max_by_key(|&(weight, _)| weight)
+        .map(|(_, pause)| pause)
 }
 
 fn overlap(pause: &Pause, from_ns: u64, until_ns: u64) -> u64 {
@@ -122,7 +130,7 @@ mod tests {
     }
 
     fn pause(from_ns: u64, until_ns: u64) -> Pause {
-        Pause { from_ns, until_ns, by: "kdamond.0 on CPU 0".into() }
+        Pause { from_ns, until_ns, by: Cause::Thread("kdamond.0".into()), cpu: 0 }
     }
 
     #[test]
@@ -143,17 +151,20 @@ mod tests {
 
     #[test]
     fn of_two_the_longer_one_is_the_reason() {
-        let pauses = [pause(0, 60), Pause { by: "short".into(), ..pause(100, 130) }];
-        assert_eq!(reason(&pauses, 60, 50, 200), Some("short"));
-        assert_eq!(reason(&pauses, 60, 20, 200), Some("kdamond.0 on CPU 0"));
-        assert_eq!(reason(&pauses, 60, 60, 100), None);
-        assert_eq!(reason(&pauses, 60, 130, 200), None);
+        let pauses = [pause(0, 60), pause(100, 130)];
+        let from = |intended_ns, at_ns| reason(&pauses, 60, intended_ns, at_ns).map(|pause| pause.from_ns);
+        assert_eq!(from(50, 200), Some(100));
+        assert_eq!(from(20, 200), Some(0));
+        assert_eq!(from(60, 100), None);
+        assert_eq!(from(130, 200), None);
     }
 
     #[test]
-    fn gaps_of_the_generator_are_the_machines_where_nobody_else_ran() {
-        let pauses = with_gaps(vec![pause(100, 200)], &[(90, 210), (150, 400), (500, 600)]);
-        let machine: Vec<_> = pauses[1..].iter().map(|pause| (pause.from_ns, pause.by.as_str())).collect();
-        assert_eq!(machine, [(150, MACHINE), (500, MACHINE)]);
+    fn a_thread_is_not_to_blame_for_a_machine_that_stands_still() {
+        let machine = Pause { by: Cause::Machine, ..pause(10, 50) };
+        let pauses = [pause(0, 60), machine.clone()];
+        assert_eq!(reason(&pauses, 60, 0, 100), Some(&machine));
+        assert_eq!(reason(&pauses, 60, 40, 100).map(Pause::to_string).as_deref(), Some("kdamond.0 on CPU 0"));
+        assert_eq!(machine.to_string(), "the machine under CPU 0");
     }
 }

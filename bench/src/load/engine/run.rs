@@ -23,9 +23,6 @@ pub(super) const QUIET_NS: u64 = 200_000_000;
 /// or after so long in any case.
 pub(super) const DRAIN_NS_MAX: u64 = 3_000_000_000;
 
-/// A turn of the loop that takes longer was interrupted: the longest burst takes half of it.
-pub(super) const GAP_NS: u64 = 100_000;
-
 /// How the sending went.
 pub struct Run {
     /// When the first packet was due.
@@ -38,8 +35,6 @@ pub struct Run {
     pub sent: u64,
     /// How much later than intended packets were sent.
     pub delay_ns: Histogram<u64>,
-    /// From when until when the loop did not turn, where that was long.
-    pub(super) gaps: Vec<(u64, u64)>,
     /// When packets were sent whose time is "as soon as possible".
     pub(super) sent_at_ns: Vec<u64>,
 }
@@ -70,19 +65,13 @@ impl Run {
             intended: 0,
             sent: 0,
             delay_ns: latency_histogram(),
-            gaps: Vec::new(),
             sent_at_ns: Vec::with_capacity(unpaced_count),
         };
         let deadline_ns = start_ns + schedule.duration_ns() + if is_paced { GRACE_NS } else { 0 };
         let mut next = 0;
-        let mut last_ns = now_ns();
         loop {
             let mut is_idle = receive(clients, server, sink) == 0;
             let now = now_ns();
-            if now - last_ns > GAP_NS {
-                run.gaps.push((last_ns, now));
-            }
-            last_ns = now;
             if next == schedule.count() || now > deadline_ns {
                 break;
             }

@@ -1,11 +1,21 @@
 //! Who else had the processors of gateway and generator during a trial.
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{Ebpf, EbpfLoader, maps::Array, programs::RawTracePoint};
-use gateway_ebpf::slice_layout::{SWITCH_PROGRAM, SWITCH_TRACEPOINT, TIME_SLICES, TimeSlice, WATCHES, Watch};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Array,
+    programs::{
+        PerfEvent, RawTracePoint,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
+};
+use gateway_ebpf::slice_layout::{
+    CLOCK_PERIOD_NS, CLOCK_PROGRAM, SWITCH_PROGRAM, SWITCH_TRACEPOINT, TIME_SLICES, TimeSlice, WATCHES, Watch,
+};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::held_up::Pause;
+use super::held_up::{Cause, Pause};
+use super::live::program;
 use super::mapped::MappedArray;
 use crate::load::Watched;
 use crate::media::clock::now_ns;
@@ -40,7 +50,10 @@ impl Slices {
             .map_max_entries(TIME_SLICES, ROOM * cpu_count)
             .load(OBJECT)
             .context("cannot load the BPF object that sees switches of threads")?;
-        program(&mut ebpf)?.load().context("the kernel refuses the program that sees switches of threads")?;
+        let switches: &mut RawTracePoint = program(&mut ebpf, SWITCH_PROGRAM)?;
+        switches.load().context("the kernel refuses the program that sees switches of threads")?;
+        let clock: &mut PerfEvent = program(&mut ebpf, CLOCK_PROGRAM)?;
+        clock.load().context("the kernel refuses the program that a clock runs")?;
         let taken_down = MappedArray::of(&ebpf, TIME_SLICES)?;
         Ok(Self { ebpf, taken_down, watched, cpu_count })
     }
@@ -59,10 +72,22 @@ impl Slices {
             let bytes: [u8; WATCH_LEN] = zerocopy::transmute!(watch);
             watches.set(cpu, bytes, 0).context("a watch cannot be set")?;
         }
-        let program = program(&mut self.ebpf)?;
-        let link = program.attach(SWITCH_TRACEPOINT).context("switches of threads cannot be watched")?;
+        let switches: &mut RawTracePoint = program(&mut self.ebpf, SWITCH_PROGRAM)?;
+        let seeing = switches.attach(SWITCH_TRACEPOINT).context("switches of threads cannot be watched")?;
+        let seeing = switches.take_link(seeing)?;
+        let clock: &mut PerfEvent = program(&mut self.ebpf, CLOCK_PROGRAM)?;
+        let mut running = Vec::new();
+        for &cpu in &self.watched.cpus {
+            let event = PerfEventConfig::Software(SoftwareEvent::CpuClock);
+            let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+            let run = clock
+                .attach(event, scope, SamplePolicy::Period(CLOCK_PERIOD_NS), false)
+                .with_context(|| format!("no clock runs on CPU {cpu}"))?;
+            running.push(clock.take_link(run)?);
+        }
         let result = work();
-        program.detach(link).context("the program stays attached")?;
+        // Nothing is written any more before it is read.
+        drop((seeing, running));
         Ok((result, self.pauses()?))
     }
 
@@ -76,20 +101,17 @@ impl Slices {
             let watch = Watch::read_from_bytes(&bytes).ok().context("a watch")?;
             let (first, count) = (watch.first as usize, watch.seen.min(watch.room) as usize);
             for slice in &slices[first..first + count] {
-                let name = name(slice);
-                if !name.starts_with(SOFT_INTERRUPTS) {
-                    let TimeSlice { from_ns, until_ns, .. } = *slice;
-                    pauses.push(Pause { from_ns, until_ns, by: format!("{name} on CPU {cpu}") });
-                }
+                let TimeSlice { from_ns, until_ns, .. } = *slice;
+                let by = match name(slice) {
+                    name if name.starts_with(SOFT_INTERRUPTS) => continue,
+                    name if name.is_empty() => Cause::Machine,
+                    name => Cause::Thread(name),
+                };
+                pauses.push(Pause { from_ns, until_ns, by, cpu });
             }
         }
         Ok(pauses)
     }
-}
-
-fn program(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint> {
-    let program = ebpf.program_mut(SWITCH_PROGRAM).context("the object has no such program")?;
-    Ok(program.try_into()?)
 }
 
 /// The thread's name, as far as it is text.

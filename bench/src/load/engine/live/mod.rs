@@ -18,9 +18,11 @@ use std::{thread::sleep, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use gateway_ebpf::load_layout::{Departure, Sending, TURNS};
 
+pub use self::programs::program;
+
 use self::placement::Placement;
 use self::programs::{Programs, Room};
-use super::run::{DRAIN_NS_MAX, GAP_NS, GRACE_NS, QUIET_NS, Run};
+use super::run::{DRAIN_NS_MAX, GRACE_NS, QUIET_NS, Run};
 use super::schedule::Lane;
 use super::sink::{Sink, Taken};
 use super::traffic::Traffic;
@@ -116,11 +118,9 @@ impl Run {
             intended: u64::from(if is_paced { sending.count } else { sending.next }),
             sent: u64::from(sending.next - sending.failed),
             delay_ns: latency_histogram(),
-            gaps: Vec::new(),
             sent_at_ns: Vec::new(),
         };
         if is_paced {
-            run.gaps = gaps(departures, start_ns);
             for departure in departures {
                 record_latency(
                     &mut run.delay_ns,
@@ -132,13 +132,6 @@ impl Run {
         }
         run
     }
-}
-
-/// From when until when nothing was sent that was due.
-fn gaps(departures: &[Departure], start_ns: u64) -> Vec<(u64, u64)> {
-    let pairs = departures.windows(2);
-    let gap = pairs.map(|pair| (pair[0].sent_ns.max(start_ns + pair[1].due_ns), pair[1].sent_ns));
-    gap.filter(|(from_ns, until_ns)| until_ns.saturating_sub(*from_ns) > GAP_NS).collect()
 }
 
 /// What a trial takes.

@@ -211,7 +211,8 @@ fn settle(ebpf: &mut Ebpf, number: usize, interface: &str) -> Result<SchedClassi
     capture.take_link(id).context("the capture's link")
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+/// The program of this name, of this kind.
+pub fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
