@@ -1,8 +1,8 @@
 //! CPUs that stay out of idle states while packets arrive: a latency bound in sysfs, held by need.
 //!
 //! Between two packets a worker sleeps and its CPU goes idle, and to leave an idle state takes from microseconds to
-//! hundreds of them; in a virtual machine the hypervisor schedules the processor anew. With a resume latency of zero
-//! tolerated, the cpuidle governor picks no state deeper than polling (`cpuidle_governor_latency_req`,
+//! hundreds of them; in a virtual machine the hypervisor schedules the processor anew. With no resume latency tolerated
+//! every cpuidle governor stays with the first state, which on x86 is polling (`cpuidle_governor_latency_req`,
 //! drivers/cpuidle/governor.c; `pm_qos_resume_latency_us_store`, drivers/base/power/sysfs.c).
 
 use std::collections::BTreeMap;
