@@ -1,6 +1,6 @@
 //! Which way packets take: what can go over AF_XDP does.
 
-use std::time::Duration;
+use std::{fs, net::UdpSocket, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -8,7 +8,7 @@ use tests::{
     Client, Gateway, Implementation, Io, Site, Status, World,
     gateway::START_TIMEOUT,
     iperf::{self, Direction},
-    ping, scenario_with_wgx,
+    ping, scenario, scenario_with_wgx,
     site::{DOWNLINK, Family, SERVER_HOST, UPLINK, server_side},
     wait_until,
 };
@@ -143,6 +143,74 @@ fn polled_queues_carry_the_same_and_leave_no_setting_behind() {
         world.gateway.terminate()?;
         let after = deferral(&world.gateway)?;
         ensure!(after == before, "{after:?} is left of {before:?}");
+        Ok(())
+    });
+}
+
+/// What bounds the latency of a CPU's idle states, for the time of a test.
+struct IdleBound {
+    path: PathBuf,
+    former: String,
+}
+
+impl IdleBound {
+    /// One millisecond: neither the default nor what a gateway sets, and no change to speak of.
+    const OURS: &str = "1000";
+
+    fn set(cpu: u64) -> Result<Self> {
+        let path = PathBuf::from(format!("/sys/devices/system/cpu/cpu{cpu}/power/pm_qos_resume_latency_us"));
+        let failed = || format!("{} cannot be written", path.display());
+        let former = fs::read_to_string(&path).with_context(failed)?;
+        fs::write(&path, Self::OURS).with_context(failed)?;
+        Ok(Self { path, former })
+    }
+
+    fn value(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.path)?.trim().to_owned())
+    }
+}
+
+impl Drop for IdleBound {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.former).expect("what could be written can be written again");
+    }
+}
+
+#[test]
+fn a_workers_cpu_is_held_out_of_idle_states_while_packets_arrive() {
+    let name = "a_workers_cpu_is_held_out_of_idle_states_while_packets_arrive";
+    scenario_with_wgx(name, |lab| {
+        let mut world = World::build(lab, AF_XDP)?;
+        let status = world.gateway.status()?;
+        let cpu = status.value()["workers"][0]["cpu"].as_u64().context("a worker without a CPU")?;
+        let bound = match IdleBound::set(cpu) {
+            Ok(bound) => bound,
+            Err(error) => {
+                scenario::skip(name, &format!("{error:#}"));
+                return Ok(());
+            }
+        };
+        let socket = world.clients[0].namespace.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+        socket.connect((server_side(SERVER_HOST).v4, 9))?;
+        // The setting, and what the status says of it.
+        let reads = |world: &World, value: &str, is_held: bool| -> Result<bool> {
+            let status = world.gateway.status()?;
+            Ok(bound.value()? == value && status.value()["workers"][0]["pm_qos_held"] == is_held)
+        };
+        let hold = |world: &World| {
+            wait_until("the CPU is held", START_TIMEOUT, || {
+                // That nobody listens to them is told now and then, and no matter.
+                (0..200).for_each(|_| drop(socket.send(&[0; 200])));
+                reads(world, "n/a", true)
+            })
+        };
+
+        hold(&world)?;
+        wait_until("the CPU is let go", START_TIMEOUT, || reads(&world, IdleBound::OURS, false))?;
+        hold(&world)?;
+        world.gateway.terminate()?;
+        let left = bound.value()?;
+        ensure!(left == IdleBound::OURS, "{left} is left of {}", IdleBound::OURS);
         Ok(())
     });
 }

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_poll_needs_no_value_and_does_not_eat_the_next_one() {
+    fn a_switch_needs_no_value_and_does_not_eat_the_next_one() {
         for (line, expected) in [
             ("wgx run --busy-poll wg0 --uplink eth0", Some(true)),
             ("wgx run --busy-poll=false wg0 --uplink eth0", Some(false)),
@@ -145,6 +145,8 @@ mod tests {
             assert_eq!((args.name.as_str(), args.options.busy_poll), ("wg0", expected), "{line}");
             let args = parse_run(&line.replace("--busy-poll", "--napi-busy-poll"));
             assert_eq!((args.name.as_str(), args.options.napi_busy_poll), ("wg0", expected), "{line}");
+            let args = parse_run(&line.replace("--busy-poll", "--pm-qos"));
+            assert_eq!((args.name.as_str(), args.options.pm_qos), ("wg0", expected), "{line}");
         }
     }
 

@@ -146,13 +146,14 @@ mod tests {
         let file = Scratch::new(
             "flags",
             "uplink = ['eth0']\ndownlink = ['eth1']\nio = 'udp'\nmtu = 1300\nbusy-poll = true\nnapi-busy-poll = true\n\
-             cores = '1-2'\n",
+             cores = '1-2'\npm-qos = false\n",
         );
         let flags = Options { io: Some(IoMode::AfXdp), busy_poll: Some(false), ..Options::default() };
         let config = Config::load("wg0", flags, Some(&file.0)).expect("config");
         assert_eq!(config.io(), IoMode::AfXdp);
         assert_eq!(config.options.busy_poll, Some(false));
         assert_eq!(config.options.napi_busy_poll, Some(true));
+        assert_eq!(config.options.pm_qos, Some(false));
         assert_eq!(config.options.mtu, Some(1300));
         assert_eq!(config.options.cores, Some("1,2".parse().expect("list")));
         let interfaces: Vec<_> = config.interfaces().collect();

@@ -48,6 +48,10 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub napi_busy_poll: Option<bool>,
 
+    /// CPUs of workers stay out of idle states while packets arrive, for lower latency and more power [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub pm_qos: Option<bool>,
+
     /// Implementation of ChaCha20-Poly1305; an unknown name lists them [default: auto, the fastest that works here]
     #[arg(long, value_name = "NAME")]
     pub aead: Option<String>,
@@ -80,6 +84,7 @@ impl Options {
             cores: self.cores.or(file.cores),
             busy_poll: self.busy_poll.or(file.busy_poll),
             napi_busy_poll: self.napi_busy_poll.or(file.napi_busy_poll),
+            pm_qos: self.pm_qos.or(file.pm_qos),
             aead: self.aead.or(file.aead),
             mtu: self.mtu.or(file.mtu),
             peers: self.peers.or(file.peers),

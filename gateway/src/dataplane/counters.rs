@@ -165,6 +165,11 @@ impl WorkerCounters {
         self.verdicts.0[verdict as usize].load(Ordering::Relaxed)
     }
 
+    /// Packets received so far: each has a verdict. One opened for another peer is sealed besides, and counts twice.
+    pub fn packets(&self) -> u64 {
+        self.verdicts.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// All counters; not one instant's, as the worker goes on meanwhile.
     pub fn snapshot(&self) -> WorkerCounts {
         WorkerCounts {
@@ -192,6 +197,7 @@ mod tests {
         counters.add(&mut tally);
         counters.add(&mut tally);
         assert_eq!(counters.of(Verdict::OpenedToLink), 3);
+        assert_eq!(counters.packets(), 4);
         assert_eq!(counters.snapshot().verdicts, [("opened_to_link", 3), ("drop_replayed", 1)].into());
     }
 

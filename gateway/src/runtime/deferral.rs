@@ -6,11 +6,10 @@
 //! `busy_poll_stop`, `napi_watchdog` and `napi_complete_done`, net/core/dev.c).
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::sysfs::Changes;
 use crate::config::Link;
 use crate::topology::interface::sysfs_directory;
 
@@ -21,21 +20,7 @@ const SETTINGS: [(&str, u64); 2] = [("napi_defer_hard_irqs", 2), ("gro_flush_tim
 /// Interfaces whose interrupts are put off until this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Deferral {
-    changes: Arc<Changes>,
-}
-
-#[derive(Debug, Default)]
-struct Changes {
-    made: Vec<Change>,
-    is_undone: AtomicBool,
-}
-
-/// One file and what was in it.
-#[derive(Debug)]
-struct Change {
-    path: PathBuf,
-    before: u64,
-    ours: u64,
+    changes: Changes,
 }
 
 impl Deferral {
@@ -46,10 +31,10 @@ impl Deferral {
     }
 
     fn of<'a>(directories: impl Iterator<Item = (&'a str, io::Result<PathBuf>)>) -> Self {
-        let (mut made, mut refused) = (Vec::new(), Vec::new());
+        let (mut changes, mut refused) = (Changes::default(), Vec::new());
         for (name, directory) in directories {
             match directory.and_then(|directory| defer(&directory)) {
-                Ok(changes) => made.extend(changes),
+                Ok(made) => changes.absorb(&made),
                 Err(error) => refused.push(format!("{name}: {error}")),
             }
         }
@@ -60,81 +45,24 @@ impl Deferral {
                 refused.join("; ")
             );
         }
-        Self { changes: Arc::new(Changes { made, is_undone: AtomicBool::new(false) }) }
+        Self { changes }
     }
 
     /// Undoes it before a panic ends the process, too. To be called when the hook that does so is in place.
     pub(super) fn undo_on_panic(&self) {
-        if self.changes.made.is_empty() {
-            return;
-        }
-        let changes = Arc::clone(&self.changes);
-        let end = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            changes.undo();
-            end(panic);
-        }));
+        self.changes.undo_on_panic();
     }
 }
 
-impl Drop for Deferral {
-    fn drop(&mut self) {
-        self.changes.undo();
-    }
-}
-
-impl Changes {
-    fn undo(&self) {
-        if !self.is_undone.swap(true, Ordering::AcqRel) {
-            self.made.iter().for_each(Change::undo);
-        }
-    }
-}
-
-impl Change {
-    /// Raises the setting to `ours`; `None` when it is as high already.
-    fn make(path: PathBuf, ours: u64) -> io::Result<Option<Self>> {
-        let outcome = read(&path).and_then(|before| {
-            if before >= ours {
-                return Ok(None);
-            }
-            write(&path, ours)?;
-            Ok(Some(before))
-        });
-        match outcome {
-            Ok(before) => Ok(before.map(|before| Self { path, before, ours })),
-            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-        }
-    }
-
-    /// Puts back what was there, unless somebody has set something else since.
-    fn undo(&self) {
-        let outcome = match read(&self.path) {
-            Ok(present) if present == self.ours => write(&self.path, self.before),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
+/// Raises both settings of an interface where they are lower, or neither.
+fn defer(directory: &Path) -> io::Result<Changes> {
+    let mut changes = Changes::default();
+    for (name, least) in SETTINGS {
+        let is_enough = |present: &str| match present.parse::<u64>() {
+            Ok(present) => Ok(present >= least),
+            Err(_) => Err(io::Error::new(ErrorKind::InvalidData, format!("{present:?} is no number"))),
         };
-        // The interface may be gone, and its settings with it.
-        if let Err(error) = outcome.or_else(|error| match error.kind() {
-            ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        }) {
-            tracing::warn!("cannot set {} back to {}: {error}", self.path.display(), self.before);
-        }
-    }
-}
-
-/// Both settings of an interface, or neither.
-fn defer(directory: &Path) -> io::Result<Vec<Change>> {
-    let mut changes = Vec::new();
-    for (name, value) in SETTINGS {
-        match Change::make(directory.join(name), value) {
-            Ok(change) => changes.extend(change),
-            Err(error) => {
-                changes.iter().for_each(Change::undo);
-                return Err(error);
-            }
-        }
+        changes.make(&directory.join(name), &least.to_string(), is_enough)?;
     }
     Ok(changes)
 }
@@ -150,97 +78,69 @@ fn directory(link: &Link) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "not in /sys of this network namespace"))
 }
 
-fn read(path: &Path) -> io::Result<u64> {
-    let text = fs::read_to_string(path)?;
-    text.trim().parse().map_err(|_| io::Error::new(ErrorKind::InvalidData, format!("{text:?} is no number")))
-}
-
-fn write(path: &Path, value: u64) -> io::Result<()> {
-    // Never creates: where the kernel has no such setting there is nothing to set.
-    let mut file = fs::File::options().write(true).truncate(true).open(path)?;
-    file.write_all(value.to_string().as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
-
+    use super::super::sysfs::fake::FakeSysfs;
     use super::*;
 
-    /// A directory with settings, as sysfs has it for an interface.
-    struct Sysfs(PathBuf);
-
-    impl Sysfs {
-        fn new(test: &str, settings: &[(&str, &str)]) -> Self {
-            let path = std::env::temp_dir().join(format!("wgx-deferral-{}-{test}", std::process::id()));
-            fs::create_dir(&path).expect("create");
-            for (name, value) in settings {
-                fs::write(path.join(name), value).expect("write");
-            }
-            Self(path)
-        }
-
-        fn apply(&self) -> Deferral {
-            Deferral::of([("eth0", Ok(self.0.clone()))].into_iter())
-        }
-
-        fn values(&self) -> Vec<String> {
-            let value = |(name, _): &(&str, u64)| fs::read_to_string(self.0.join(name)).unwrap_or_default();
-            SETTINGS.iter().map(|setting| value(setting).trim().to_owned()).collect()
-        }
+    fn apply(sysfs: &FakeSysfs) -> Deferral {
+        Deferral::of([("eth0", Ok(sysfs.0.clone()))].into_iter())
     }
 
-    impl Drop for Sysfs {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).expect("remove");
-        }
+    fn values(sysfs: &FakeSysfs) -> [String; 2] {
+        SETTINGS.map(|(name, _)| sysfs.value(name))
     }
 
     #[test]
     fn settings_are_raised_and_put_back() {
-        let sysfs = Sysfs::new("raised", &[("napi_defer_hard_irqs", "1\n"), ("gro_flush_timeout", "0\n")]);
-        let deferral = sysfs.apply();
-        assert_eq!(sysfs.values(), ["2", "200000"]);
+        let sysfs =
+            FakeSysfs::new("raised", &[("napi_defer_hard_irqs", "1\n"), ("gro_flush_timeout", "0\n")]);
+        let deferral = apply(&sysfs);
+        assert_eq!(values(&sysfs), ["2", "200000"]);
         drop(deferral);
-        assert_eq!(sysfs.values(), ["1", "0"]);
+        assert_eq!(values(&sysfs), ["1", "0"]);
     }
 
     #[test]
     fn what_puts_interrupts_off_further_is_left_alone() {
-        let sysfs = Sysfs::new("further", &[("napi_defer_hard_irqs", "100\n"), ("gro_flush_timeout", "0\n")]);
-        let deferral = sysfs.apply();
-        assert_eq!(sysfs.values(), ["100", "200000"]);
+        let sysfs =
+            FakeSysfs::new("further", &[("napi_defer_hard_irqs", "100\n"), ("gro_flush_timeout", "0\n")]);
+        let deferral = apply(&sysfs);
+        assert_eq!(values(&sysfs), ["100", "200000"]);
         drop(deferral);
-        assert_eq!(sysfs.values(), ["100", "0"]);
+        assert_eq!(values(&sysfs), ["100", "0"]);
     }
 
     #[test]
     fn what_somebody_else_set_meanwhile_stays() {
-        let sysfs = Sysfs::new("meanwhile", &[("napi_defer_hard_irqs", "0\n"), ("gro_flush_timeout", "0\n")]);
-        let deferral = sysfs.apply();
+        let sysfs =
+            FakeSysfs::new("meanwhile", &[("napi_defer_hard_irqs", "0\n"), ("gro_flush_timeout", "0\n")]);
+        let deferral = apply(&sysfs);
         fs::write(sysfs.0.join("gro_flush_timeout"), "20000\n").expect("write");
         drop(deferral);
-        assert_eq!(sysfs.values(), ["0", "20000"]);
+        assert_eq!(values(&sysfs), ["0", "20000"]);
     }
 
     #[test]
     fn an_interface_with_one_setting_only_is_left_as_it_was() {
-        let sysfs = Sysfs::new("half", &[("napi_defer_hard_irqs", "0\n")]);
-        let _deferral = sysfs.apply();
-        assert_eq!(sysfs.values(), ["0", ""]);
-        let sysfs = Sysfs::new("text", &[("napi_defer_hard_irqs", "0\n"), ("gro_flush_timeout", "soon\n")]);
-        let _deferral = sysfs.apply();
-        assert_eq!(sysfs.values(), ["0", "soon"]);
+        let sysfs = FakeSysfs::new("half", &[("napi_defer_hard_irqs", "0\n")]);
+        let _deferral = apply(&sysfs);
+        assert_eq!(values(&sysfs), ["0", ""]);
+        let sysfs =
+            FakeSysfs::new("text", &[("napi_defer_hard_irqs", "0\n"), ("gro_flush_timeout", "soon\n")]);
+        let _deferral = apply(&sysfs);
+        assert_eq!(values(&sysfs), ["0", "soon"]);
     }
 
     #[test]
     fn one_interface_that_is_not_to_be_found_does_not_keep_the_others() {
-        let sysfs = Sysfs::new("others", &[("napi_defer_hard_irqs", "0\n"), ("gro_flush_timeout", "0\n")]);
+        let sysfs =
+            FakeSysfs::new("others", &[("napi_defer_hard_irqs", "0\n"), ("gro_flush_timeout", "0\n")]);
         let missing = Err(io::Error::from(ErrorKind::NotFound));
         let deferral = Deferral::of([("eth0", missing), ("eth1", Ok(sysfs.0.clone()))].into_iter());
-        assert_eq!(sysfs.values(), ["2", "200000"]);
+        assert_eq!(values(&sysfs), ["2", "200000"]);
         drop(deferral);
-        assert_eq!(sysfs.values(), ["0", "0"]);
+        assert_eq!(values(&sysfs), ["0", "0"]);
     }
 
     /// Names the directory to the process that panics.
@@ -256,17 +156,10 @@ mod tests {
             let _ = worker.join();
             return;
         }
-        let sysfs = Sysfs::new("panic", &[("napi_defer_hard_irqs", "1\n"), ("gro_flush_timeout", "0\n")]);
+        let sysfs = FakeSysfs::new("panic", &[("napi_defer_hard_irqs", "1\n"), ("gro_flush_timeout", "0\n")]);
         let name = "runtime::deferral::tests::a_panic_puts_settings_back_before_it_ends_the_process";
-        let output = std::process::Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", name, "--nocapture"])
-            .env(PANICS_OVER, &sysfs.0)
-            .output()
-            .expect("a process");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{told}");
-        assert!(told.contains("as a worker's thread might"), "{told}");
-        assert_eq!(sysfs.values(), ["1", "0"]);
+        sysfs.dies_of_a_panic(name, PANICS_OVER, "as a worker's thread might");
+        assert_eq!(values(&sysfs), ["1", "0"]);
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //! Everything is tied to the process: sockets, the TUN device, the XDP links. So whatever ends the process
 //! leaves the host's network as it was.
 
+mod arrivals;
 mod deferral;
 mod fast_path;
+mod pm_qos;
 mod protect;
+mod sysfs;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -29,6 +32,7 @@ use crate::io::tun::Tun;
 use crate::io::udp::{UdpCounters, UdpSockets};
 
 use fast_path::FastPath;
+use pm_qos::IdleBounds;
 use workers::{KernelPorts, Workers};
 
 /// Called once everything is open and packets move; an error ends the gateway again.
@@ -57,6 +61,8 @@ pub fn start(plan: &Plan, ready: Ready) -> Result<()> {
         KernelPorts { tun: Arc::clone(&tun), sockets: Arc::clone(&sockets), counters: Arc::default() };
     let mut status = status_sources(plan, aead, &fast_path, &tun, &kernel.counters);
     let workers = Workers::prepare(plan, aead, &shared, &kernel, fast_path.take_links(), &mut status)?;
+    let idle_bounds = plan.pm_qos.then(|| IdleBounds::new(workers.link_workers()));
+    status.pm_qos_held = idle_bounds.as_ref().map(IdleBounds::held);
     let fast_links: BTreeSet<u32> = fast_path.attached.iter().map(|(index, _)| *index).collect();
     let handshakes = {
         let sockets = Arc::clone(&sockets);
@@ -81,6 +87,10 @@ pub fn start(plan: &Plan, ready: Ready) -> Result<()> {
     let running = workers.run(clock, plan.busy_poll)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+    if let Some(bounds) = idle_bounds {
+        // Ends with the runtime, and every bound with it.
+        runtime.spawn(bounds.follow(clock));
+    }
     let outcome = runtime.block_on(control.run(ready));
     running.stop();
     outcome

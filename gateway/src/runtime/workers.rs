@@ -34,6 +34,8 @@ pub(super) struct KernelPorts {
 /// Workers with all they need, not yet running.
 pub(super) struct Workers {
     prepared: Vec<Prepared>,
+    /// CPU and counters of each link worker.
+    by_cpu: Vec<(u32, Arc<WorkerCounters>)>,
     stop: Arc<Stop>,
 }
 
@@ -62,7 +64,7 @@ impl Workers {
         queues: Vec<QueueLinks>,
         status: &mut StatusSources,
     ) -> Result<Self> {
-        let mut prepared = Vec::new();
+        let (mut prepared, mut by_cpu) = (Vec::new(), Vec::new());
         for (queue, (QueueLinks { pool, links }, cpu)) in
             queues.into_iter().zip(&plan.worker_cpus).enumerate()
         {
@@ -76,6 +78,7 @@ impl Workers {
                 links.into_iter().map(|(port, roles)| WorkerLink { port: Box::new(port), roles }).collect();
             let ports = kernel.ports(links, false);
             let counters = list(status, Some(*cpu), "links");
+            by_cpu.push((*cpu, Arc::clone(&counters)));
             prepared.push(prepare(
                 format!("wgx-queue-{queue}"),
                 Some(*cpu),
@@ -92,7 +95,13 @@ impl Workers {
         let counters = list(status, cpu, "sockets");
         let pool = FramePool::new(umem, frames);
         prepared.push(prepare("wgx-sockets".into(), cpu, aead, shared, pool, ports, counters));
-        Ok(Self { prepared, stop: Arc::new(Stop::new().context("cannot make the workers' stop signal")?) })
+        let stop = Arc::new(Stop::new().context("cannot make the workers' stop signal")?);
+        Ok(Self { prepared, by_cpu, stop })
+    }
+
+    /// CPU and counters of each link worker.
+    pub(super) fn link_workers(&self) -> &[(u32, Arc<WorkerCounters>)] {
+        &self.by_cpu
     }
 
     /// Starts the threads; returns when every worker has its core.

@@ -64,6 +64,9 @@ pub struct Plan {
     pub busy_poll: bool,
     /// Workers poll the drivers themselves, and interrupts are put off meanwhile; only with `busy_poll`.
     pub napi_busy_poll: bool,
+    /// The CPUs of link workers are kept out of idle states while packets arrive; only without `busy_poll`, as those
+    /// workers never go idle.
+    pub pm_qos: bool,
     /// [`AEAD_AUTO`] or a name [`aead::Aead::by_name`] takes.
     pub aead: String,
     /// MTU of the tunnel in bytes.
@@ -151,6 +154,7 @@ impl Plan {
             numa_node,
             busy_poll,
             napi_busy_poll,
+            pm_qos: options.pm_qos.unwrap_or(true) && !busy_poll && io != IoMode::Udp,
             aead,
             mtu,
             peers: options.peers.clone(),

@@ -240,6 +240,20 @@ fn polling_the_nic_keeps_workers_awake() {
 }
 
 #[test]
+fn idle_states_are_for_link_workers_that_sleep() {
+    for (pm_qos, busy_poll, io, expected) in [
+        (None, None, None, true),
+        (Some(true), Some(false), Some(IoMode::AfXdp), true),
+        (Some(false), None, None, false),
+        (Some(true), Some(true), None, false),
+        (Some(true), None, Some(IoMode::Udp), false),
+    ] {
+        let plan = plan(Options { io, busy_poll, pm_qos, ..options() }, &machine()).expect("plan");
+        assert_eq!(plan.pm_qos, expected, "{pm_qos:?} {busy_poll:?} {io:?}");
+    }
+}
+
+#[test]
 fn loopback_is_fine_for_sockets() {
     let options = Options { uplink: names(&["lo"]), io: Some(IoMode::Udp), ..Options::default() };
     assert!(plan(options, &machine()).is_ok());

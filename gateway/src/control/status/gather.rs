@@ -63,6 +63,7 @@ impl Control {
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {
+        let is_held = |cpu| self.status.pm_qos_held.as_ref().is_some_and(|is_held| is_held(cpu));
         let workers = self.status.workers.iter();
         workers
             .map(|(info, counters)| {
@@ -71,6 +72,7 @@ impl Control {
                     info: info.clone(),
                     batches: counts.batches,
                     idle_waits: counts.idle_waits,
+                    pm_qos_held: info.cpu.is_some_and(is_held),
                     verdicts: counts
                         .verdicts
                         .into_iter()

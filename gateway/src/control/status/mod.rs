@@ -40,6 +40,8 @@ pub struct StatusSources {
     pub links: Vec<(LinkInfo, StatisticsSource)>,
     /// Workers.
     pub workers: Vec<(WorkerInfo, Arc<WorkerCounters>)>,
+    /// Whether a CPU is kept out of idle states; none where that is not done.
+    pub pm_qos_held: Option<Box<dyn Fn(usize) -> bool + Send>>,
     /// The kernel's UDP sockets.
     pub sockets: Option<StatisticsSource>,
     /// The TUN device.
@@ -159,6 +161,9 @@ pub struct WorkerStatus {
     pub batches: u64,
     /// Times it blocked for want of packets.
     pub idle_waits: u64,
+    /// Whether the gateway keeps its CPU out of idle states now.
+    #[serde(default)]
+    pub pm_qos_held: bool,
     /// Packets by verdict; zero counts are left out.
     pub verdicts: BTreeMap<String, u64>,
 }
