@@ -6,8 +6,8 @@ use wireguard::Time;
 
 /// From so many packets per second on: a voice call has 50 each way, so this is some ten clients that talk.
 const RATE_MIN: u128 = 1_000;
-/// How long the rate may be lower before nothing arrives any more: longer than a pause between two bursts.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the rate may be lower before nothing arrives any more: several frames of video.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// Looks closer together tell of a burst and not of a rate.
 const LOOK_MIN: Duration = Duration::from_millis(20);
 
@@ -66,16 +66,16 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_one_second_after_the_rate_was_last_reached() {
+    fn it_ends_three_looks_after_the_rate_was_last_reached() {
         let answers = looks([0, 500].into_iter().chain([99; 15]));
         assert_eq!(answers.iter().position(|arriving| *arriving), Some(1));
-        assert_eq!(answers.iter().filter(|arriving| **arriving).count(), 10);
-        assert!(answers[11..].iter().all(|arriving| !arriving), "{answers:?}");
+        assert_eq!(answers.iter().filter(|arriving| **arriving).count(), 3);
+        assert!(answers[4..].iter().all(|arriving| !arriving), "{answers:?}");
     }
 
     #[test]
-    fn bursts_less_than_a_second_apart_are_one_arrival() {
-        let bursts = (0..100).map(|look| if look % 9 == 1 { 200 } else { 0 });
+    fn bursts_two_looks_apart_are_one_arrival() {
+        let bursts = (0..100).map(|look| if look % 2 == 1 { 200 } else { 0 });
         assert!(looks(bursts).iter().skip(1).all(|arriving| *arriving));
     }
 

@@ -3,23 +3,32 @@
 //! All stands look the same from outside: the same addresses, interfaces and packets. The programs of those that are not
 //! measured just now are stopped: some poll without pause, and would take half of the processor from the others.
 
-use std::{collections::BTreeSet, fs, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use ::tests::{
     Gateway, Implementation, Io, Lab, Process, Straight,
     gateway::wait_for_tunnel,
     site::{DOWNLINK, UPLINK},
 };
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use bench::{
     load::{Driver, KeySeed, Load, Outcome, Trial, Watched},
-    report::Contender,
+    report::{Contender, Kind},
     search::Tester,
 };
 use rustix::process::Signal;
 
 use super::candidate::{Candidate, GATEWAY_CPU, LOAD_CPU, cpu_list, pinned, steer_receive, worker_cpus};
 use crate::command::{command, target_dir};
+
+/// Time for a gateway to note that nothing arrives any more.
+const LET_GO: Duration = Duration::from_secs(5);
 
 /// What differs between stands of the same candidate.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +67,8 @@ pub struct Stand {
     pub contender: Contender,
     /// Seconds from an empty gateway to a configured one.
     pub configure_seconds: f64,
+    /// The bound on leaving idle states that is nobody's of us.
+    resume_latency: String,
     // In the order they have to end.
     load: Load,
     process: Option<Process>,
@@ -67,13 +78,14 @@ pub struct Stand {
 impl Stand {
     /// Builds the namespaces, starts the candidate and does the handshakes.
     pub fn build(candidate: Candidate, size: Size) -> Result<Self> {
+        let resume_latency = resume_latency()?;
         let mut lab = Lab::new()?;
         Self::build_in(&mut lab, candidate, size)
             .map_err(|error| anyhow!("{error:#}\n{}", lab.tails()))
             .with_context(|| format!("{} does not come up", candidate.contender().name))
             .and_then(|(load, process, configure_seconds)| {
                 let contender = candidate.contender();
-                let mut stand = Self { contender, configure_seconds, load, process, lab };
+                let mut stand = Self { contender, configure_seconds, resume_latency, load, process, lab };
                 stand.signal(Signal::STOP)?;
                 Ok(stand)
             })
@@ -123,6 +135,23 @@ impl Stand {
         Ok((load, process, configure_seconds))
     }
 
+    /// Waits until ours has let its CPU have idle states again: stopped before, it would keep them from the next one.
+    fn wait_for_idle_states(&self) -> Result<()> {
+        if self.contender.kind != Kind::Ours {
+            return Ok(());
+        }
+        let start = Instant::now();
+        while resume_latency()? != self.resume_latency {
+            ensure!(
+                start.elapsed() < LET_GO,
+                "{} does not let CPU {GATEWAY_CPU} have its idle states again",
+                self.contender.name
+            );
+            sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     /// The candidate's process, where it has one.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
@@ -148,6 +177,15 @@ pub fn watched(gateway: Option<&Process>, cpus: &[u32]) -> Watched {
     Watched { process: gateway.map(Process::pid), cpus: cpus.into_iter().collect() }
 }
 
+/// What bounds the time in which the gateway's CPU leaves an idle state; empty where the kernel has no such setting.
+fn resume_latency() -> Result<String> {
+    let path = format!("/sys/devices/system/cpu/cpu{GATEWAY_CPU}/power/pm_qos_resume_latency_us");
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.with_context(|| format!("{path} cannot be read")),
+    }
+}
+
 /// Processors this process may use.
 pub fn cpu_count() -> Result<u32> {
     Ok(u32::try_from(std::thread::available_parallelism()?.get())?)
@@ -169,6 +207,7 @@ impl Tester for Stand {
         }
         self.signal(Signal::CONT)?;
         let outcome = self.load.trial(trial);
+        self.wait_for_idle_states()?;
         self.signal(Signal::STOP)?;
         outcome
             .map_err(|error| anyhow!("{error:#}\n{}", self.lab.tails()))
