@@ -10,7 +10,14 @@ const SECONDS: f64 = 0.25;
 const PACKET_COUNT: u64 = 500;
 
 fn trial(direction: Direction, sizes: Sizes) -> Trial {
-    Trial { direction, sizes, clients: CLIENT_COUNT, rate_pps: Some(RATE_PPS), seconds: SECONDS }
+    Trial {
+        direction,
+        sizes,
+        clients: CLIENT_COUNT,
+        rate_pps: Some(RATE_PPS),
+        seconds: SECONDS,
+        is_watched: false,
+    }
 }
 
 /// All arrived once, as they were sent, and were measured.
@@ -123,7 +130,8 @@ fn who_else_has_the_processors_is_named_and_the_generator_is_not() {
             lab.spawn(&format!("busy-{number}"), program::command("sh").args(["-c", "while :; do :; done"]))
         };
         let _busy = (0..cpu_count).map(busy).collect::<Result<Vec<_>>>()?;
-        let outcome = generator.trial(&trial(Direction::Decrypt, Sizes::Fixed(200)))?;
+        let trial = trial(Direction::Decrypt, Sizes::Fixed(200));
+        let outcome = generator.trial(&Trial { is_watched: true, ..trial })?;
         let held_up = outcome.held_up.context("nobody watched")?;
         let of = |name: &str| held_up.by.keys().any(|by| by.starts_with(name));
         // The generator is a thread of this test, by whose name it goes.

@@ -40,7 +40,7 @@
 //!   matched by the sequence number in it; of 64 packets the contents of one are compared. Sealed packets are counted by
 //!   client and counter; an even sample of up to 64 MiB, over AF_XDP 128 (all of them, at low rates) is kept, opened and compared after the
 //!   trial, and gives the latencies and the jitter.
-//! - *Others on the machine*: with [`Setup::watched`], an outcome says which packets were held up because a thread of neither
+//! - *Others on the machine*: the outcome of a trial that [`is_watched`](Trial::is_watched) says which packets were held up because a thread of neither
 //!   gateway nor generator had one of their processors for 20 us or more, or because one stood still for 100 us or more, by
 //!   whom, and the latency of all others ([`HeldUp`]).
 //! - *Loss in the sink* is told apart: packets that reached the generator and found no room are `sink_drops`, and make the

@@ -77,11 +77,6 @@ impl Load {
         self.ready
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Runs one trial to its end.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub struct Setup {
     /// The gateway under test; `None` sends plain UDP packets, as long as sealed ones would be, for what forwards
     /// without WireGuard.
     pub tunnel: Option<Tunnel>,
-    /// What else runs there is taken down during trials; `None` takes nothing down.
+    /// Whom watched trials leave out and where they look; without it there are none.
     pub watched: Option<Watched>,
 }
 

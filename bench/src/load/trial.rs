@@ -46,6 +46,8 @@ pub struct Trial {
     pub rate_pps: Option<u64>,
     /// Seconds of sending.
     pub seconds: f64,
+    /// Whether it is taken down what else held packets up. That takes an interrupt a millisecond, which packets meet.
+    pub is_watched: bool,
 }
 
 /// What became of a trial.
@@ -87,7 +89,7 @@ pub struct Outcome {
     pub pdv_p99_9_us: f64,
     /// The latency's distribution, finer towards the tail, for plots.
     pub percentiles: Vec<Percentile>,
-    /// What others had to do with it; `None` where nobody watched them.
+    /// What others had to do with it, in a watched trial.
     pub held_up: Option<HeldUp>,
 }
 

@@ -69,6 +69,7 @@ impl Plan {
             clients: self.clients,
             rate_pps,
             seconds: self.seconds,
+            is_watched: false,
         }
     }
 }

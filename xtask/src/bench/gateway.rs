@@ -57,7 +57,7 @@ struct Overloaded {
 /// Measures and reports.
 pub fn run(args: &session::Args) -> Result<()> {
     let mut session = Session::start("gateway", args, BUDGET)?;
-    let mut stands = session.stands(Driver::LiveFrames, false)?;
+    let mut stands = session.stands(Driver::LiveFrames)?;
     let needs = needs(session.quick);
     for (index, need) in needs.iter().enumerate() {
         let Case { direction, sizes, .. } = &need.case;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use bench::{
-    load::{Direction, Driver, HeldUp, Outcome, Sizes},
+    load::{Direction, Driver, HeldUp, Outcome, Sizes, Trial},
     media::Latency,
     report::{Case, Interference, Kind, LatencyAt, Offered, Spread},
     search::{PDR_LOSS_RATIO, Plan, Votes, search},
@@ -29,14 +29,14 @@ pub fn run(args: &session::Args) -> Result<()> {
     let mut session = Session::start("latency", args, BUDGET)?;
     // A generator that loops in user space is held up less often than one that loops in the kernel, and at these rates it
     // keeps up. At shares of what is carried it would not.
-    let mut stands = session.stands(Driver::AfXdp, true)?;
+    let mut stands = session.stands(Driver::AfXdp)?;
     for (size, rate_pps) in FIXED {
         let rates = vec![Some(rate_pps); stands.len()];
         session.console.say("load", &format!("{} kpps of {size} bytes", rate_pps / 1000));
         measure(&mut session, &mut stands, &decrypt(size), Offered::Fixed, &rates)?;
     }
     take_down(stands);
-    let mut stands = session.stands(Driver::LiveFrames, true)?;
+    let mut stands = session.stands(Driver::LiveFrames)?;
     shares(&mut session, &mut stands)?;
     take_down(stands);
     session.finish()
@@ -94,7 +94,8 @@ fn pdr(session: &mut Session, stand: &mut Stand, case: &Case) -> Result<Option<u
     Ok(Some(found.pps).filter(|&rate| rate > 0))
 }
 
-/// All stands in turn, each at its rate; those without one are left out.
+/// All stands in turn, each at its rate; those without one are left out. At the loads of the goals each trial is repeated
+/// at once with a watch on the others of the machine.
 fn measure(
     session: &mut Session,
     stands: &mut [Stand],
@@ -103,22 +104,25 @@ fn measure(
     rates: &[Option<u64>],
 ) -> Result<()> {
     let seconds = if session.quick { 1.0 } else { 3.0 };
-    let mut outcomes: Vec<Vec<Outcome>> = stands.iter().map(|_| Vec::new()).collect();
+    let mut outcomes: Vec<[Vec<Outcome>; 2]> = stands.iter().map(|_| Default::default()).collect();
     for _ in 0..session.report.rounds {
-        for ((stand, rate), outcomes) in stands.iter_mut().zip(rates).zip(&mut outcomes) {
-            if let Some(rate_pps) = rate {
-                outcomes.extend(session.trial(stand, &trial_of(case, Some(*rate_pps), seconds))?);
+        for ((stand, rate), [plain, watched]) in stands.iter_mut().zip(rates).zip(&mut outcomes) {
+            let Some(rate_pps) = rate else { continue };
+            let trial = trial_of(case, Some(*rate_pps), seconds);
+            plain.extend(session.trial(stand, &trial)?);
+            if offered == Offered::Fixed {
+                watched.extend(session.trial(stand, &Trial { is_watched: true, ..trial })?);
             }
         }
     }
-    for (stand, outcomes) in stands.iter().zip(outcomes) {
-        let Some(entry) = summary(stand, case, offered, &outcomes) else { continue };
+    for (stand, [plain, watched]) in stands.iter().zip(outcomes) {
+        let Some(entry) = summary(stand, case, offered, &plain) else { continue };
         let text = format!(
             "{:<15} p50 {:.0}, p99 {:.0}, p99.9 {:.0} us",
             stand.contender.name, entry.p50_us, entry.p99_us, entry.p99_9_us
         );
         session.console.say("latency", &text);
-        session.report.latency.push(entry);
+        session.report.latency.push(LatencyAt { interference: interference(&watched), ..entry });
     }
     Ok(())
 }
@@ -146,7 +150,7 @@ fn summary(stand: &Stand, case: &Case, offered: Offered, outcomes: &[Outcome]) -
         loss_ratio: Spread::of(outcomes.iter().map(Outcome::loss_ratio))?,
         void: outcomes.iter().filter(|outcome| outcome.void().is_some()).count() as u32,
         percentiles: middle.percentiles.clone(),
-        interference: interference(outcomes),
+        interference: None,
     })
 }
 

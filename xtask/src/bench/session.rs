@@ -103,13 +103,11 @@ impl Session {
     }
 
     /// Brings up all candidates that were asked for, with load by `driver`; one that does not come up is noted and left
-    /// out. With `is_watched`, trials take down who else had the processors.
-    pub fn stands(&mut self, driver: Driver, is_watched: bool) -> Result<Vec<Stand>> {
+    /// out.
+    pub fn stands(&mut self, driver: Driver) -> Result<Vec<Stand>> {
         let mut stands = Vec::new();
         for candidate in self.only.clone() {
-            if let Some(stand) =
-                self.stand(candidate, Size { driver, is_watched, ..Size::clients(CLIENTS) })?
-            {
+            if let Some(stand) = self.stand(candidate, Size { driver, ..Size::clients(CLIENTS) })? {
                 stands.push(stand);
             }
         }
@@ -196,7 +194,8 @@ pub fn print(report: &Report) {
 
 /// The trial of a case.
 pub fn trial_of(case: &Case, rate_pps: Option<u64>, seconds: f64) -> Trial {
-    Trial { direction: case.direction, sizes: case.sizes.clone(), clients: case.clients, rate_pps, seconds }
+    let Case { direction, sizes, clients } = case.clone();
+    Trial { direction, sizes, clients, rate_pps, seconds, is_watched: false }
 }
 
 /// Where a benchmark leaves its report.

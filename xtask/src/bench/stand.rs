@@ -43,21 +43,12 @@ pub struct Size {
     pub workers: u32,
     /// What the load comes by.
     pub driver: Driver,
-    /// Whether what else has the processors is taken down during trials.
-    pub is_watched: bool,
 }
 
 impl Size {
     /// As many peers as clients.
     pub fn clients(clients: u32) -> Self {
-        Self {
-            clients,
-            peers: clients,
-            prefixes: 1,
-            workers: 1,
-            driver: Driver::LiveFrames,
-            is_watched: false,
-        }
+        Self { clients, peers: clients, prefixes: 1, workers: 1, driver: Driver::LiveFrames }
     }
 }
 
@@ -128,7 +119,7 @@ impl Stand {
         };
         let tunnel = candidate.has_tunnel().then(|| straight.tunnel(&gateway.keys.public, &seed));
         let mut setup = straight.setup(size.driver, size.clients, tunnel)?;
-        setup.watched = size.is_watched.then(|| watched(process.as_ref(), &cpus));
+        setup.watched = Some(watched(process.as_ref(), &cpus));
         let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
         generator.args(["--core", &LOAD_CPU.to_string()]);
         let load = Load::start(&mut pinned(&generator, &[LOAD_CPU]), &setup)?;
@@ -155,11 +146,6 @@ impl Stand {
     /// The candidate's process, where it has one.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
-    }
-
-    /// The load generator's process.
-    pub fn load_pid(&self) -> u32 {
-        self.load.pid()
     }
 
     /// Resident memory of the candidate's process in MiB; 0 where it has none.

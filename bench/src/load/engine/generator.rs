@@ -86,7 +86,7 @@ impl Generator {
             ends,
             sessions: Sessions::new(setup.client_count),
             sink: Sink::default(),
-            slices: setup.watched.clone().map(Slices::load).transpose()?,
+            slices: None,
             sealed: Vec::new(),
             aead: Aead::detect(),
             trial_count: 0,
@@ -151,6 +151,7 @@ impl Generator {
                 clients: trial.clients,
                 rate_pps: Some(WARM_UP_PPS),
                 seconds: seconds.max(0.001),
+                is_watched: false,
             };
             let mut attempts = 0;
             while self.perform(&warm_up)?.received == 0 {
@@ -188,9 +189,16 @@ impl Generator {
         let (ends, sink) = (&mut self.ends, &mut self.sink);
         let mut send =
             || ends.perform(&mut traffic, sink, is_tunnel && trial.direction != Direction::Decrypt);
-        let (sent, pauses) = match &mut self.slices {
-            Some(slices) => slices.during(send).map(|(sent, pauses)| (sent, Some(pauses)))?,
-            None => (send(), None),
+        let (sent, pauses) = if trial.is_watched {
+            let watched = self.setup.watched.clone().context("whom to watch is not in the setup")?;
+            let slices = match self.slices.take() {
+                Some(slices) => slices,
+                None => Slices::load(watched)?,
+            };
+            let (sent, pauses) = self.slices.insert(slices).during(send)?;
+            (sent, Some(pauses))
+        } else {
+            (send(), None)
         };
         let (run, sink_drops) = sent?;
         let (arrivals, corrupt) = self

@@ -164,7 +164,7 @@ mod tests {
         let machine = Pause { by: Cause::Machine, ..pause(10, 50) };
         let pauses = [pause(0, 60), machine.clone()];
         assert_eq!(reason(&pauses, 60, 0, 100), Some(&machine));
-        assert_eq!(reason(&pauses, 60, 40, 100).map(Pause::to_string).as_deref(), Some("kdamond.0 on CPU 0"));
+        assert_eq!(reason(&pauses, 60, 45, 100).map(Pause::to_string).as_deref(), Some("kdamond.0 on CPU 0"));
         assert_eq!(machine.to_string(), "the machine under CPU 0");
     }
 }

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     fn trial(direction: Direction, rate_pps: Option<u64>) -> Trial {
-        Trial { direction, sizes: Sizes::Fixed(200), clients: 3, rate_pps, seconds: 2.0 }
+        Trial { direction, sizes: Sizes::Fixed(200), clients: 3, rate_pps, seconds: 2.0, is_watched: false }
     }
 
     fn schedule(trial: &Trial) -> Schedule {
