@@ -166,19 +166,31 @@ mod tests {
     use rustix::net::{AddressFamily, SocketType, sockopt};
 
     use super::*;
+    use crate::report;
 
-    /// A socket with a transmit ring of 2048 descriptors, bound to nothing; `None` where that is not allowed.
-    fn socket_with_ring() -> Option<OwnedFd> {
-        let socket = rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None).ok()?;
-        set_option(socket.as_fd(), libc::SOL_XDP, libc::XDP_TX_RING, 2048).expect("a ring");
-        Some(socket)
+    /// A socket with a transmit ring of 2048 descriptors, bound to nothing; `None` where that is not allowed, and then
+    /// `test` counts as skipped.
+    fn socket_with_ring(test: &str) -> Option<OwnedFd> {
+        match rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None) {
+            Ok(socket) => {
+                set_option(socket.as_fd(), libc::SOL_XDP, libc::XDP_TX_RING, 2048).expect("a ring");
+                Some(socket)
+            }
+            Err(error) => {
+                report::skip(test, &format!("needs an AF_XDP socket, and so CAP_NET_RAW: {error}"));
+                None
+            }
+        }
     }
 
     #[test]
     fn the_kernel_takes_a_transmit_budget_that_fits_the_ring_and_no_other() {
-        let Some(socket) = socket_with_ring() else { return eprintln!("needs CAP_NET_RAW") };
+        let test = "the_kernel_takes_a_transmit_budget_that_fits_the_ring_and_no_other";
+        let Some(socket) = socket_with_ring(test) else { return };
         match set_transmit_budget(socket.as_fd(), 512) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => eprintln!("needs Linux 6.17"),
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                report::skip(test, "needs Linux 6.17");
+            }
             outcome => {
                 outcome.expect("from 32 to the ring's length");
                 for packets in [31, 2049] {
@@ -190,7 +202,8 @@ mod tests {
 
     #[test]
     fn an_option_that_the_kernel_does_not_know_changes_nothing() {
-        let Some(socket) = socket_with_ring() else { return eprintln!("needs CAP_NET_RAW") };
+        let test = "an_option_that_the_kernel_does_not_know_changes_nothing";
+        let Some(socket) = socket_with_ring(test) else { return };
         let before = sockopt::socket_send_buffer_size(&socket).expect("a size");
         let error = set_option(socket.as_fd(), libc::SOL_XDP, 999, 512).expect_err("no such option");
         assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
