@@ -9,6 +9,10 @@ pub mod control;
 pub mod dataplane;
 pub mod handshake;
 pub mod io;
+#[cfg(test)]
+#[path = "../tests/xdp_steering/report.rs"]
+#[allow(dead_code, reason = "measurements are noted by other tests")]
+mod report;
 pub mod runtime;
 pub mod topology;
 pub mod xdp;

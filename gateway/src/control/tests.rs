@@ -17,6 +17,7 @@ use wireguard::{
 use super::*;
 use crate::dataplane::tables::Shared;
 use crate::handshake::HandshakeThreads;
+use crate::report;
 
 /// A port that somebody else has.
 const PORT_IN_USE: u16 = 1;
@@ -70,7 +71,7 @@ impl Running {
     /// Starts one, or says why this test is skipped. `tunnel` is a link to make and to take for the TUN device.
     fn start(test: &str, initial: Option<DeviceSettings>, tunnel: bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            println!("skipped: {test}: needs root");
+            report::skip(test, "needs root");
             return None;
         }
         let name = format!("t{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

@@ -260,6 +260,7 @@ mod tests {
             for (table, mut list) in snapshots {
                 let listed: Vec<_> = table.iter().map(|(prefix, peer)| (prefix, *peer)).collect();
                 prop_assert_eq!(table.len(), list.len());
+                prop_assert!(table.v4.is_compressed() && table.v6.is_compressed(), "nodes without a reason");
                 list.sort();
                 prop_assert_eq!(listed, list, "in order, and not changed by what came after");
             }

@@ -183,6 +183,22 @@ impl<B: Bits, V> Node<B, V> {
     }
 }
 
+#[cfg(test)]
+impl<B: Bits, V> Trie<B, V> {
+    /// Whether no node is there for nothing.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.root.as_ref().is_none_or(Node::is_compressed)
+    }
+}
+
+#[cfg(test)]
+impl<B: Bits, V> Node<B, V> {
+    fn is_compressed(&self) -> bool {
+        let is_needed = !self.values.is_empty() || self.children.len() >= 2;
+        is_needed && self.children.iter().all(Self::is_compressed)
+    }
+}
+
 impl<B: Bits, V: Clone> Trie<B, V> {
     /// Gives the prefix, whose bits beyond `len` are zero, this value and returns the former one.
     pub(super) fn insert(&mut self, bits: B, len: u8, value: V) -> Option<V> {

@@ -66,22 +66,47 @@ fn build(network: &Network) -> Fib {
     Fib::build(network, &[UPLINK, DOWNLINK].into(), TUNNEL)
 }
 
+/// A table with one host, which is in the tunnel.
+fn with_host(host: IpAddr) -> Fib {
+    let mut fib = Fib::default();
+    fib.leaves.insert(host.into(), Leaf::Tunnel { mtu: None });
+    fib
+}
+
 #[test]
-fn a_repeated_look_up_answers_as_each_alone() {
-    let fib = build(&network());
-    let mut repeated = RepeatedLookup::new(&fib);
-    for destination in [
-        "10.9.0.5",
-        "10.9.0.5",
-        "10.8.0.77",
-        "10.8.0.77",
-        "10.9.0.5",
-        "203.0.113.7",
-        "10.9.0.6",
-        "2001:db8::1",
-    ] {
-        assert_eq!(*repeated.next_hop(ip(destination)), fib.lookup(ip(destination)), "{destination}");
+fn a_repeated_look_up_mistakes_no_address_for_another() {
+    let (v4, v6) =
+        (std::net::Ipv4Addr::new(10, 9, 0, 5), "2001:db8:9::5".parse::<std::net::Ipv6Addr>().unwrap());
+    let v4_bits = u128::from(v4.to_bits());
+    let of_the_other_family = [v4.to_ipv6_mapped().to_bits(), v4_bits, v4_bits << 96];
+    let near_v4 = (0..32).map(|bit| IpAddr::from((v4.to_bits() ^ 1 << bit).to_be_bytes()));
+    let near_v4 = near_v4.chain(of_the_other_family.map(|bits| bits.to_be_bytes().into()));
+    let near_v6 = (0..128).map(|bit| IpAddr::from((v6.to_bits() ^ 1 << bit).to_be_bytes()));
+    let pairs = near_v4.map(|near| (IpAddr::from(v4), near)).chain(near_v6.map(|near| (v6.into(), near)));
+    for (host, near) in pairs {
+        let fib = with_host(host);
+        let mut repeated = RepeatedLookup::new(&fib);
+        for (destination, next_hop) in [
+            (host, NextHop::Tunnel),
+            (near, NextHop::Kernel),
+            (near, NextHop::Kernel),
+            (host, NextHop::Tunnel),
+        ] {
+            assert_eq!(*repeated.next_hop(destination), next_hop, "{destination}, with {host} in the tunnel");
+        }
     }
+}
+
+#[test]
+fn what_was_looked_up_last_is_not_looked_up_again() {
+    let (fib, host) = (with_host(ip("10.9.0.5")), ip("10.9.0.5"));
+    let mut repeated = RepeatedLookup::new(&fib);
+    repeated.next_hop(host);
+    // What the table does not say can only come from memory.
+    repeated.last = repeated.last.map(|(last, _)| (last, &NextHop::Kernel));
+    assert_eq!(*repeated.next_hop(host), NextHop::Kernel);
+    assert_eq!(*repeated.next_hop(ip("10.9.0.6")), NextHop::Kernel);
+    assert_eq!(*repeated.next_hop(host), NextHop::Tunnel);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::io::{Frame, FramePool, LinkPort};
 const SEND_BUFFER_LEN: usize = ring_len::TX as usize * 4096;
 
 /// Packets one call sends in copy mode, where the kernel lets us say: every burst of a worker's turn.
-const TRANSMIT_BUDGET: u32 = 512;
+pub(super) const TRANSMIT_BUDGET: u32 = 512;
 
 /// The socket of one (interface, queue).
 ///

@@ -165,23 +165,36 @@ mod tests {
 
     use rustix::net::{AddressFamily, SocketType, sockopt};
 
+    use super::super::{link::TRANSMIT_BUDGET, ring_len};
     use super::*;
+    use crate::report;
 
-    /// A socket with a transmit ring of 2048 descriptors, bound to nothing; `None` where that is not allowed.
-    fn socket_with_ring() -> Option<OwnedFd> {
-        let socket = rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None).ok()?;
-        set_option(socket.as_fd(), libc::SOL_XDP, libc::XDP_TX_RING, 2048).expect("a ring");
-        Some(socket)
+    /// A socket with a transmit ring of a link's length, bound to nothing; `None` where that is not allowed, and then
+    /// `test` counts as skipped.
+    fn socket_with_ring(test: &str) -> Option<OwnedFd> {
+        match rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None) {
+            Ok(socket) => {
+                set_option(socket.as_fd(), libc::SOL_XDP, libc::XDP_TX_RING, ring_len::TX).expect("a ring");
+                Some(socket)
+            }
+            Err(error) => {
+                report::skip(test, &format!("needs an AF_XDP socket, and so CAP_NET_RAW: {error}"));
+                None
+            }
+        }
     }
 
     #[test]
     fn the_kernel_takes_a_transmit_budget_that_fits_the_ring_and_no_other() {
-        let Some(socket) = socket_with_ring() else { return eprintln!("needs CAP_NET_RAW") };
-        match set_transmit_budget(socket.as_fd(), 512) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => eprintln!("needs Linux 6.17"),
+        let test = "the_kernel_takes_a_transmit_budget_that_fits_the_ring_and_no_other";
+        let Some(socket) = socket_with_ring(test) else { return };
+        match set_transmit_budget(socket.as_fd(), TRANSMIT_BUDGET) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                report::skip(test, "needs Linux 6.17");
+            }
             outcome => {
                 outcome.expect("from 32 to the ring's length");
-                for packets in [31, 2049] {
+                for packets in [31, ring_len::TX + 1] {
                     assert!(set_transmit_budget(socket.as_fd(), packets).is_err(), "{packets}");
                 }
             }
@@ -189,8 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_polls_prefers_it_to_interrupts() {
+        let Some(socket) = socket_with_ring("a_socket_that_polls_prefers_it_to_interrupts") else { return };
+        prefer_busy_poll(socket.as_fd()).expect("Linux 5.11 and CAP_NET_ADMIN");
+        // The kernel takes SO_BUSY_POLL_BUDGET but does not tell it (`sk_getsockopt`, net/core/sock.c).
+        for (option, name, value) in
+            BUSY_POLL.into_iter().filter(|(option, ..)| *option != SO_BUSY_POLL_BUDGET)
+        {
+            let set: libc::c_int = option_of(socket.as_fd(), libc::SOL_SOCKET, option).expect(name);
+            assert_eq!(u32::try_from(set), Ok(value), "{name}");
+        }
+    }
+
+    #[test]
     fn an_option_that_the_kernel_does_not_know_changes_nothing() {
-        let Some(socket) = socket_with_ring() else { return eprintln!("needs CAP_NET_RAW") };
+        let test = "an_option_that_the_kernel_does_not_know_changes_nothing";
+        let Some(socket) = socket_with_ring(test) else { return };
         let before = sockopt::socket_send_buffer_size(&socket).expect("a size");
         let error = set_option(socket.as_fd(), libc::SOL_XDP, 999, 512).expect_err("no such option");
         assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));

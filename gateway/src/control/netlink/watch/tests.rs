@@ -3,14 +3,14 @@
 use super::*;
 use crate::control::netlink::test_netns::{self, ip};
 use crate::dataplane::network::{RouteKind, TABLE_MAIN};
+use crate::report;
 
 /// Runs `test` on a thread in a new network namespace, which ends with the thread.
 fn in_netns<T: Future<Output = ()>>(name: &str, test: impl FnOnce() -> T + Send) {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             if let Err(error) = test_netns::enter() {
-                println!("skipped: {name}: cannot make a network namespace: {error}");
-                return;
+                return report::skip(name, &format!("cannot make a network namespace: {error}"));
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(test());

@@ -1,14 +1,16 @@
 //! A keypair's transport state: shared by workers and control, free of any decision about peers.
 
+mod marks;
+#[cfg(test)]
+mod model;
+
 use std::{
     fmt,
     ops::Range,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Relaxed},
-        },
+        // What `marks` is made of; a test makes it of models of the same.
+        atomic::{self, AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -30,8 +32,7 @@ use crate::{
     time::Time,
 };
 
-/// Least time between two wishes for a new handshake, so that control's queue is not flooded by each batch.
-const REKEY_WISH_INTERVAL: Duration = Duration::from_secs(1);
+use marks::{Confirmation, NonceCounter, RekeyWish};
 
 /// What a handshake decides about a session. Public so that a data plane can be tested without handshakes.
 #[repr(C)]
@@ -60,16 +61,16 @@ pub struct SessionParameters {
 struct Receiving {
     created_at: Time,
     initiator: bool,
-    confirmed: AtomicBool,
-    /// Nanoseconds of the last wish for a new handshake, 0 for none; by the sender, too.
-    rekey_wished_at: AtomicU64,
+    confirmation: Confirmation,
+    /// The sender's, too.
+    rekey_wish: RekeyWish,
     window: ReplayWindow,
 }
 
 /// What sending reads and writes: one cache line.
 #[repr(C, align(64))]
 struct Sending {
-    next_counter: AtomicU64,
+    nonces: NonceCounter,
     parameters: SessionParameters,
     /// Set when sending is over for good; receiving goes on until `REJECT_AFTER_TIME`.
     ended: AtomicBool,
@@ -101,11 +102,11 @@ impl Session {
                 created_at: parameters.created_at,
                 initiator: parameters.initiator,
                 // The initiator has seen the responder use the key's handshake: nothing is left to confirm.
-                confirmed: AtomicBool::new(parameters.initiator),
-                rekey_wished_at: AtomicU64::new(0),
+                confirmation: Confirmation::new(parameters.initiator),
+                rekey_wish: RekeyWish::default(),
                 window: ReplayWindow::new(),
             },
-            sending: Sending { next_counter: AtomicU64::new(0), parameters, ended: AtomicBool::new(false) },
+            sending: Sending { nonces: NonceCounter::default(), parameters, ended: AtomicBool::new(false) },
         }
     }
 
@@ -157,19 +158,14 @@ impl Session {
         if !self.may_send(now) {
             return None;
         }
-        self.sending
-            .next_counter
-            .fetch_update(Relaxed, Relaxed, |next| {
-                next.checked_add(u64::from(count)).filter(|&end| end <= REJECT_AFTER_MESSAGES)
-            })
-            .ok()
+        self.sending.nonces.reserve(count)
     }
 
     /// Whether sending is possible by age and counter.
     pub fn may_send(&self, now: Time) -> bool {
         !self.sending.ended.load(Relaxed)
             && self.age(now) < REJECT_AFTER_TIME
-            && self.sending.next_counter.load(Relaxed) < REJECT_AFTER_MESSAGES
+            && self.sending.nonces.reserved_count() < REJECT_AFTER_MESSAGES
     }
 
     /// Whether packets may still be opened: the session is younger than `REJECT_AFTER_TIME`.
@@ -179,27 +175,21 @@ impl Session {
 
     /// Ask after sending. When true, queue [`crate::SessionEvent::RekeyOnSend`]. True at most once a second.
     pub fn wants_rekey_on_send(&self, now: Time) -> bool {
-        self.is_due_on_send(now) && self.wish_rekey(now)
+        self.is_due_on_send(now) && self.receiving.rekey_wish.wish(now)
     }
 
     /// Ask after receiving. When true, queue [`crate::SessionEvent::RekeyOnReceive`]. True at most once a second.
     pub fn wants_rekey_on_receive(&self, now: Time) -> bool {
-        self.is_due_on_receive(now) && self.wish_rekey(now)
+        self.is_due_on_receive(now) && self.receiving.rekey_wish.wish(now)
     }
 
     pub(crate) fn is_due_on_send(&self, now: Time) -> bool {
         (self.sending.parameters.initiator && self.age(now) > REKEY_AFTER_TIME)
-            || self.sending.next_counter.load(Relaxed) > REKEY_AFTER_MESSAGES
+            || self.sending.nonces.reserved_count() > REKEY_AFTER_MESSAGES
     }
 
     pub(crate) fn is_due_on_receive(&self, now: Time) -> bool {
         self.receiving.initiator && self.receiving.age(now) > REKEY_AFTER_TIME_RECEIVING
-    }
-
-    fn wish_rekey(&self, now: Time) -> bool {
-        let last = self.receiving.rekey_wished_at.load(Relaxed);
-        (last == 0 || now.saturating_since(Time(last)) >= REKEY_WISH_INTERVAL)
-            && self.receiving.rekey_wished_at.compare_exchange(last, now.0.max(1), Relaxed, Relaxed).is_ok()
     }
 
     fn age(&self, now: Time) -> Duration {
@@ -219,23 +209,23 @@ impl Session {
 
     /// Brings into the cache what sending needs. The result means nothing.
     pub fn touch_sending(&self) -> u64 {
-        self.sending.next_counter.load(Relaxed)
+        self.sending.nonces.reserved_count()
     }
 
     /// Call for each run of authenticated packets. True exactly once, and only for a responder: the peer has
     /// shown that it holds the key; queue [`crate::SessionEvent::Confirmed`].
     pub fn confirm(&self) -> bool {
-        !self.is_confirmed() && !self.receiving.confirmed.swap(true, AcqRel)
+        self.receiving.confirmation.confirm()
     }
 
     /// Takes back a [`Self::confirm`] that was true but could not be queued, so that the next run confirms again.
     pub fn retract_confirmation(&self) {
-        self.receiving.confirmed.store(self.receiving.initiator, Relaxed);
+        self.receiving.confirmation.reset(self.receiving.initiator);
     }
 
     /// Whether the peer is known to hold the key.
     pub fn is_confirmed(&self) -> bool {
-        self.receiving.confirmed.load(Relaxed)
+        self.receiving.confirmation.is_confirmed()
     }
 
     /// Forbids sending from now on: our private key changed.
@@ -301,7 +291,7 @@ impl Session {
 
     #[cfg(test)]
     pub(crate) fn set_next_counter(&self, counter: u64) {
-        self.sending.next_counter.store(counter, Relaxed);
+        self.sending.nonces.set(counter);
     }
 }
 
@@ -325,151 +315,4 @@ impl fmt::Debug for Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::constants::REPLAY_WINDOW;
-
-    const INNER: &[u8] = b"an inner packet of no particular form";
-
-    fn session(initiator: bool) -> Session {
-        let keys = [[1; 32], [2; 32]];
-        let (sending, receiving) = if initiator { (0, 1) } else { (1, 0) };
-        Session::new(SessionParameters {
-            peer: PeerId(0),
-            activity: Arc::default(),
-            local_index: u32::from(initiator),
-            remote_index: u32::from(!initiator),
-            created_at: Time(0),
-            initiator,
-            sending_key: keys[sending].into(),
-            receiving_key: keys[receiving].into(),
-        })
-    }
-
-    fn at(secs: u64) -> Time {
-        Time(0) + Duration::from_secs(secs)
-    }
-
-    #[test]
-    fn sealed_packet_opens_once() {
-        let (alice, bob) = (session(true), session(false));
-        let sealed = alice.seal(INNER, 48, at(1)).expect("a fresh session seals");
-        assert_eq!(sealed.len(), TRANSPORT_OVERHEAD + 48);
-        let mut datagram = sealed.clone();
-        let range = bob.open(&mut datagram, at(1)).expect("it opens");
-        assert_eq!(&datagram[range.clone()][..INNER.len()], INNER);
-        assert!(datagram[range][INNER.len()..].iter().all(|&byte| byte == 0), "padding is zero");
-        assert_eq!(bob.open(&mut sealed.clone(), at(1)), Err(DropReason::CounterReplayed));
-    }
-
-    #[test]
-    fn keepalive_is_32_bytes_and_opens_to_nothing() {
-        let (alice, bob) = (session(true), session(false));
-        let mut keepalive = bob.seal(&[], 0, at(0)).expect("a fresh session seals");
-        assert_eq!(keepalive.len(), 32);
-        assert!(alice.open(&mut keepalive, at(0)).expect("it opens").is_empty());
-    }
-
-    #[test]
-    fn any_flipped_bit_is_refused_and_leaves_the_window_alone() {
-        let (alice, bob) = (session(true), session(false));
-        let sealed = alice.seal(INNER, 48, at(0)).expect("a fresh session seals");
-        for bit in 0..sealed.len() * 8 {
-            let mut forged = sealed.clone();
-            forged[bit / 8] ^= 1 << (bit % 8);
-            assert!(bob.open(&mut forged, at(0)).is_err(), "bit {bit}");
-        }
-        assert!(bob.open(&mut sealed.clone(), at(0)).is_ok());
-    }
-
-    #[test]
-    fn truncated_datagrams_are_refused() {
-        let (alice, bob) = (session(true), session(false));
-        let sealed = alice.seal(INNER, 48, at(0)).expect("a fresh session seals");
-        for len in 0..sealed.len() {
-            assert!(bob.open(&mut sealed[..len].to_vec(), at(0)).is_err(), "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn session_ends_at_180_seconds_in_both_directions() {
-        let (alice, bob) = (session(true), session(false));
-        assert_eq!(alice.created_at(), at(0));
-        let mut sealed = alice.seal(INNER, 48, at(179)).expect("still young");
-        assert_eq!(alice.seal(INNER, 48, at(180)), None);
-        assert_eq!(bob.open(&mut sealed, at(180)), Err(DropReason::SessionExpired));
-        assert!(bob.open(&mut sealed, at(179)).is_ok());
-    }
-
-    #[test]
-    fn counters_stop_at_the_limit_and_never_wrap() {
-        let alice = session(true);
-        alice.set_next_counter(REJECT_AFTER_MESSAGES - 2);
-        assert_eq!(alice.reserve(3, at(0)), None);
-        assert_eq!(alice.reserve(2, at(0)), Some(REJECT_AFTER_MESSAGES - 2));
-        for _ in 0..REPLAY_WINDOW * 2 {
-            assert_eq!(alice.reserve(u32::MAX, at(0)), None);
-            assert_eq!(alice.reserve(1, at(0)), None);
-        }
-        assert!(!alice.may_send(at(0)));
-    }
-
-    #[test]
-    fn counter_at_the_limit_is_refused_before_decryption() {
-        let (alice, bob) = (session(true), session(false));
-        let mut sealed = alice.seal(INNER, 48, at(0)).expect("a fresh session seals");
-        sealed[8..16].copy_from_slice(&REJECT_AFTER_MESSAGES.to_le_bytes());
-        assert_eq!(bob.open(&mut sealed, at(0)), Err(DropReason::CounterLimit));
-    }
-
-    #[test]
-    fn only_the_initiator_wants_a_new_handshake_by_age() {
-        let (alice, bob) = (session(true), session(false));
-        assert!(!alice.wants_rekey_on_send(at(120)));
-        assert!(alice.wants_rekey_on_send(at(121)));
-        assert!(!alice.wants_rekey_on_send(at(121)), "one wish a second");
-        assert!(alice.wants_rekey_on_send(at(122)));
-        assert!(!alice.wants_rekey_on_receive(at(165)));
-        assert!(alice.wants_rekey_on_receive(at(166)));
-        assert!(!bob.wants_rekey_on_send(at(179)) && !bob.wants_rekey_on_receive(at(179)));
-        bob.set_next_counter(REKEY_AFTER_MESSAGES + 1);
-        assert!(bob.wants_rekey_on_send(at(0)));
-    }
-
-    #[test]
-    fn responder_is_confirmed_exactly_once() {
-        let (alice, bob) = (session(true), session(false));
-        assert!(alice.is_confirmed() && !alice.confirm());
-        assert!(!bob.is_confirmed());
-        assert!(bob.confirm());
-        assert!(!bob.confirm() && bob.is_confirmed());
-        bob.retract_confirmation();
-        assert!(bob.confirm(), "the queue was full: again");
-        alice.retract_confirmation();
-        assert!(!alice.confirm());
-    }
-
-    #[test]
-    fn nonces_reserved_by_many_threads_never_overlap() {
-        let alice = session(true);
-        let mut firsts: Vec<u64> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| {
-                        (0..500)
-                            .map(|_| alice.reserve(64, at(0)).expect("far from the limit"))
-                            .collect::<Vec<_>>()
-                    })
-                })
-                .collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
-        });
-        firsts.sort_unstable();
-        assert_eq!(firsts, (0..2000).map(|batch| batch * 64).collect::<Vec<u64>>());
-    }
-
-    #[test]
-    fn keys_are_not_printed() {
-        assert!(!format!("{:?}", session(true)).contains("key"));
-    }
-}
+mod tests;
