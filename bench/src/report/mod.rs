@@ -73,7 +73,7 @@ pub struct Overload {
     /// Offered load as a multiple of what is carried at most: by the partial drop rate, or in a flood.
     pub multiple: f64,
     /// Delivered packets per second as a share of what is delivered when no more is offered than can be carried, trial by
-    /// trial in turns.
+    /// trial in turns; 1 where overload delivers more than that.
     pub goodput_ratio: Spread,
     /// 99th percentile of the latency of what was delivered, in microseconds.
     pub p99_us: Spread,

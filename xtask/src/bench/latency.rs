@@ -17,7 +17,7 @@ use super::{
 
 /// The quick form ends about here.
 const BUDGET: Duration = Duration::from_secs(110);
-/// Loads that are the same for all: case by length, and packets per second.
+/// Loads that are the same for all, that of the goals first: case by length, and packets per second.
 const FIXED: [(u16, u64); 2] = [(1228, 50_000), (200, 100_000)];
 /// Percent of the partial drop rate, as CSIT has it.
 const SHARES: [u32; 3] = [10, 50, 90];
@@ -94,8 +94,8 @@ fn pdr(session: &mut Session, stand: &mut Stand, case: &Case) -> Result<Option<u
     Ok(Some(found.pps).filter(|&rate| rate > 0))
 }
 
-/// All stands in turn, each at its rate; those without one are left out. At the loads of the goals each trial is repeated
-/// at once with a watch on the others of the machine.
+/// All stands in turn, each at its rate; those without one are left out. At the load of the goals each trial is repeated at
+/// once with a watch on the others of the machine.
 fn measure(
     session: &mut Session,
     stands: &mut [Stand],
@@ -110,7 +110,7 @@ fn measure(
             let Some(rate_pps) = rate else { continue };
             let trial = trial_of(case, Some(*rate_pps), seconds);
             plain.extend(session.trial(stand, &trial)?);
-            if offered == Offered::Fixed {
+            if offered == Offered::Fixed && is_of_goals(case, *rate_pps) {
                 watched.extend(session.trial(stand, &Trial { is_watched: true, ..trial })?);
             }
         }
@@ -125,6 +125,11 @@ fn measure(
         session.report.latency.push(LatencyAt { interference: interference(&watched), ..entry });
     }
     Ok(())
+}
+
+fn is_of_goals(case: &Case, rate_pps: u64) -> bool {
+    let (size, goal_pps) = FIXED[0];
+    *case == decrypt(size) && rate_pps == goal_pps
 }
 
 /// `None` when nothing arrived in any round.

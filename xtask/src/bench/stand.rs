@@ -58,8 +58,8 @@ pub struct Stand {
     pub contender: Contender,
     /// Seconds from an empty gateway to a configured one.
     pub configure_seconds: f64,
-    /// The bound on leaving idle states that is nobody's of us.
-    resume_latency: String,
+    /// What bounds the time to leave an idle state where nobody of us has a say.
+    resume_latencies: Vec<String>,
     // In the order they have to end.
     load: Load,
     process: Option<Process>,
@@ -69,14 +69,15 @@ pub struct Stand {
 impl Stand {
     /// Builds the namespaces, starts the candidate and does the handshakes.
     pub fn build(candidate: Candidate, size: Size) -> Result<Self> {
-        let resume_latency = resume_latency()?;
+        let resume_latencies = resume_latencies(size.workers)?;
         let mut lab = Lab::new()?;
         Self::build_in(&mut lab, candidate, size)
             .map_err(|error| anyhow!("{error:#}\n{}", lab.tails()))
             .with_context(|| format!("{} does not come up", candidate.contender().name))
             .and_then(|(load, process, configure_seconds)| {
                 let contender = candidate.contender();
-                let mut stand = Self { contender, configure_seconds, resume_latency, load, process, lab };
+                let mut stand = Self { contender, configure_seconds, resume_latencies, load, process, lab };
+                stand.wait_for_idle_states()?;
                 stand.signal(Signal::STOP)?;
                 Ok(stand)
             })
@@ -126,16 +127,16 @@ impl Stand {
         Ok((load, process, configure_seconds))
     }
 
-    /// Waits until ours has let its CPU have idle states again: stopped before, it would keep them from the next one.
+    /// Waits until ours has let its CPUs have idle states again: stopped before, it would keep them from the next one.
     fn wait_for_idle_states(&self) -> Result<()> {
         if self.contender.kind != Kind::Ours {
             return Ok(());
         }
         let start = Instant::now();
-        while resume_latency()? != self.resume_latency {
+        while resume_latencies(self.resume_latencies.len() as u32)? != self.resume_latencies {
             ensure!(
                 start.elapsed() < LET_GO,
-                "{} does not let CPU {GATEWAY_CPU} have its idle states again",
+                "{} does not let its CPUs have their idle states again",
                 self.contender.name
             );
             sleep(Duration::from_millis(10));
@@ -163,13 +164,17 @@ pub fn watched(gateway: Option<&Process>, cpus: &[u32]) -> Watched {
     Watched { process: gateway.map(Process::pid), cpus: cpus.into_iter().collect() }
 }
 
-/// What bounds the time in which the gateway's CPU leaves an idle state; empty where the kernel has no such setting.
-fn resume_latency() -> Result<String> {
-    let path = format!("/sys/devices/system/cpu/cpu{GATEWAY_CPU}/power/pm_qos_resume_latency_us");
-    match fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        text => text.with_context(|| format!("{path} cannot be read")),
-    }
+/// What bounds the time in which the CPUs of so many workers leave an idle state; empty where the kernel has no such
+/// setting.
+fn resume_latencies(workers: u32) -> Result<Vec<String>> {
+    let read = |cpu| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/power/pm_qos_resume_latency_us");
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            text => text.with_context(|| format!("{path} cannot be read")),
+        }
+    };
+    worker_cpus(workers, cpu_count()?).into_iter().map(read).collect()
 }
 
 /// Processors this process may use.
