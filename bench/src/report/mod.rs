@@ -119,6 +119,8 @@ pub struct LatencyAt {
     pub offered: Offered,
     /// Packets per second.
     pub rate_pps: u64,
+    /// How often it was measured.
+    pub rounds: u32,
     /// Median.
     pub p50_us: Spread,
     /// 90th percentile.
@@ -269,6 +271,7 @@ pub(crate) mod tests {
             case,
             offered: Offered::Fixed,
             rate_pps: 50_000,
+            rounds: 3,
             p50_us: Spread::exactly(p99_us / 4.0),
             p90_us: Spread::exactly(p99_us / 2.0),
             p99_us: Spread::exactly(p99_us),

@@ -120,9 +120,9 @@ fn overload(report: &Report) -> Grid {
 }
 
 fn latency(report: &Report) -> Grid {
+    let least = report.latency.iter().map(|entry| entry.rounds).min().unwrap_or(0);
     let title = format!(
-        "One-way latency in µs from the intended send time, median of {} rounds (least..greatest)",
-        report.rounds
+        "One-way latency in µs from the intended send time, median of {least} rounds or more (least..greatest)"
     );
     let columns =
         ["load", "who", "kpps", "p50", "p90", "p99", "p99.9", "max", "jitter", "PDV", "lost %", "void"];

@@ -190,12 +190,7 @@ impl Generator {
         let mut send =
             || ends.perform(&mut traffic, sink, is_tunnel && trial.direction != Direction::Decrypt);
         let (sent, pauses) = if trial.is_watched {
-            let watched = self.setup.watched.clone().context("whom to watch is not in the setup")?;
-            let slices = match self.slices.take() {
-                Some(slices) => slices,
-                None => Slices::load(watched)?,
-            };
-            let (sent, pauses) = self.slices.insert(slices).during(send)?;
+            let (sent, pauses) = watch(&mut self.slices, &self.setup)?.during(send)?;
             (sent, Some(pauses))
         } else {
             (send(), None)
@@ -208,6 +203,16 @@ impl Generator {
         let held_up = pauses.map(|pauses| held_up(&arrivals, pauses));
         Ok(Outcome { held_up, ..outcome(trial, &run, &account, sink_drops, corrupt) })
     }
+}
+
+/// What sees others, loaded when it is needed first.
+fn watch<'a>(slices: &'a mut Option<Slices>, setup: &Setup) -> Result<&'a mut Slices> {
+    let watched = setup.watched.as_ref().context("whom to watch is not in the setup")?;
+    let loaded = match slices.take() {
+        Some(loaded) => loaded,
+        None => Slices::load(watched.clone())?,
+    };
+    Ok(slices.insert(loaded))
 }
 
 fn open(setup: &Setup, side: &Side) -> Result<Port> {

@@ -1,6 +1,8 @@
 //! Who else had the processors of gateway and generator during a trial.
 
-use anyhow::{Context as _, Result, anyhow};
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
@@ -23,8 +25,10 @@ use crate::media::clock::now_ns;
 /// What `cargo xtask build-ebpf` built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WGX_SLICES_OBJECT"));
 
-/// Slices there is room for on each CPU: of 20 us at least, so for a third of a second without a break.
-const ROOM: u32 = 1 << 14;
+/// Slices there is room for on each CPU: of 20 us at least, so for more than two seconds without a break.
+const ROOM: u32 = 1 << 17;
+/// A program that runs when it is detached ends within this time.
+const LAST_RUN: Duration = Duration::from_millis(1);
 /// The kernel works on packets in this thread when there are many: part of what is measured.
 const SOFT_INTERRUPTS: &str = "ksoftirqd/";
 
@@ -39,15 +43,20 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// Loads the program; it sees nothing yet.
+    /// Loads the programs; they see nothing yet.
     ///
     /// # Errors
-    /// Missing capabilities.
-    pub fn load(watched: Watched) -> Result<Self> {
+    /// Missing capabilities, or a CPU that is not there.
+    pub fn load(mut watched: Watched) -> Result<Self> {
+        watched.cpus.sort_unstable();
+        watched.cpus.dedup();
         let cpu_count = aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))? as u32;
+        if let Some(cpu) = watched.cpus.iter().find(|&&cpu| cpu >= cpu_count) {
+            bail!("CPU {cpu} cannot be watched: there are {cpu_count}");
+        }
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(WATCHES, cpu_count)
-            .map_max_entries(TIME_SLICES, ROOM * cpu_count)
+            .map_max_entries(TIME_SLICES, ROOM * watched.cpus.len().max(1) as u32)
             .load(OBJECT)
             .context("cannot load the BPF object that sees switches of threads")?;
         let switches: &mut RawTracePoint = program(&mut ebpf, SWITCH_PROGRAM)?;
@@ -67,8 +76,9 @@ impl Slices {
         let mut watches: Array<_, [u8; WATCH_LEN]> =
             self.ebpf.map_mut(WATCHES).context("the object has no watches")?.try_into()?;
         for cpu in 0..self.cpu_count {
-            let since_ns = now_ns();
-            let watch = Watch { since_ns, first: cpu * ROOM, room: ROOM, own, ..Watch::default() };
+            let place = self.watched.cpus.iter().position(|&watched| watched == cpu);
+            let [first, room] = place.map_or([0; 2], |place| [place as u32 * ROOM, ROOM]);
+            let watch = Watch { since_ns: now_ns(), first, room, own, ..Watch::default() };
             let bytes: [u8; WATCH_LEN] = zerocopy::transmute!(watch);
             watches.set(cpu, bytes, 0).context("a watch cannot be set")?;
         }
@@ -86,8 +96,9 @@ impl Slices {
             running.push(clock.take_link(run)?);
         }
         let result = work();
-        // Nothing is written any more before it is read.
+        // Nothing is written any more when it is read.
         drop((seeing, running));
+        sleep(LAST_RUN);
         Ok((result, self.pauses()?))
     }
 
@@ -96,11 +107,15 @@ impl Slices {
             self.ebpf.map(WATCHES).context("the object has no watches")?.try_into()?;
         let slices = self.taken_down.elements()?;
         let mut pauses = Vec::new();
-        for &cpu in self.watched.cpus.iter().filter(|&&cpu| cpu < self.cpu_count) {
+        for &cpu in &self.watched.cpus {
             let bytes = watches.get(&cpu, 0).context("a watch cannot be read")?;
             let watch = Watch::read_from_bytes(&bytes).ok().context("a watch")?;
-            let (first, count) = (watch.first as usize, watch.seen.min(watch.room) as usize);
-            for slice in &slices[first..first + count] {
+            ensure!(
+                watch.seen <= watch.room,
+                "{} switches of threads on CPU {cpu} are more than there is room for: use a shorter trial",
+                watch.seen
+            );
+            for slice in &slices[watch.first as usize..][..watch.seen as usize] {
                 let TimeSlice { from_ns, until_ns, .. } = *slice;
                 let by = match name(slice) {
                     name if name.starts_with(SOFT_INTERRUPTS) => continue,
