@@ -48,7 +48,7 @@ pub const OTHERS: [Other; 4] = [
     Other { name: "path", title: "Stages of the data path", quick: &["--quick"], full: &[] },
     Other {
         name: "handshake",
-        title: "Media in a storm of handshakes",
+        title: "Handshakes, and media in a storm of them",
         quick: &["--rounds", "1", "--seconds", "3"],
         full: &[],
     },

@@ -1,4 +1,4 @@
-//! Media through the gateway, quiet and in storms of initiations from a stranger.
+//! How many handshakes a core does, and media through the gateway, quiet and in storms of initiations from a stranger.
 //!
 //! Quiet and storm alternate in one run, so that what else the machine does hits all alike. The stranger sits on the
 //! clients' switch; packets of media go from a client through the tunnel to the server, and their latency counts
@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use bench::{
     media::{self, Latency, ReceiveOptions, Schedule, SendOptions},
+    report::Spread,
     storm::{self, Storm, StormReport},
 };
 use tests::{
@@ -22,6 +23,11 @@ use tests::{
     site::{Family, SERVER_HOST, outer, server_side},
 };
 
+use super::{
+    candidate::Candidate,
+    stand::{Handshakes, Size, Stand},
+    trial,
+};
 use crate::{
     demo::{self, console::Console},
     table::Table,
@@ -29,6 +35,8 @@ use crate::{
 
 /// Where the stranger is on the clients' switch.
 const STRANGER_HOST: u8 = 99;
+/// Clients that open a session at once.
+const CLIENTS: u32 = 5_000;
 /// The port media is received at.
 const PORT: u16 = 5004;
 
@@ -100,7 +108,37 @@ pub fn run(args: &Args) -> Result<()> {
     if let Ok(status) = world.gateway.status() {
         println!("\n  The gateway's handshake counters: {}", status.handshakes()?);
     }
+    drop((world, stranger, lab));
+    if !args.reference {
+        print!("{}", capacity(args, &console)?);
+    }
     Ok(())
+}
+
+/// Clients that open a session each, all at once, as after a gateway was started anew: what that costs the gateway.
+///
+/// A core's rate is by the time its threads run, since the clients, on a core of their own, take as long for their side.
+fn capacity(args: &Args, console: &Console) -> Result<Table> {
+    console.say("build", "as released");
+    trial::build(true)?;
+    let mut shown = Vec::new();
+    for round in 1..=args.rounds {
+        console.say("sessions", &format!("{CLIENTS} clients, {round} of {}", args.rounds));
+        let stand = Stand::build(Candidate::Wgx(Io::AfXdp), Size::clients(CLIENTS))?;
+        shown.push(stand.handshakes);
+    }
+    let of = |pick: fn(&Handshakes) -> f64| {
+        Spread::of(shown.iter().map(pick)).map_or("-".to_owned(), |spread| format!("{spread:.0}"))
+    };
+    let title = format!("Handshakes of {CLIENTS} clients at once; median of {} rounds", args.rounds);
+    let mut table =
+        Table::new(&title, &["handshakes/s, clients on one core", "us of a core", "handshakes/s per core"]);
+    table.row([
+        of(|all| f64::from(all.count) / all.seconds),
+        of(|all| 1e6 * all.cpu_seconds / f64::from(all.count)),
+        of(|all| f64::from(all.count) / all.cpu_seconds),
+    ]);
+    Ok(table)
 }
 
 fn add_stranger(lab: &mut Lab, world: &World) -> Result<Namespace> {

@@ -33,7 +33,7 @@ pub enum Bench {
     Latency(session::Args),
     /// Speed and memory against clients, peers and prefixes.
     Scale(session::Args),
-    /// Latency of media while strangers send handshake initiations.
+    /// Handshakes per second and core, and latency of media while strangers send initiations.
     Handshake(handshake::Args),
     /// Where the time of a packet goes, and who keeps the gateway from running.
     Profile(profile::Args),

@@ -97,7 +97,9 @@ fn print_stages(measured: &[Stages]) {
         total("engine", |stages| stages.engine_ns);
         print!("{table}");
     }
-    println!("  rx and tx need a NIC: plain forwarding in `cargo xtask bench gateway` is nothing else.");
+    println!(
+        "  rx and tx need a NIC: `cargo xtask bench profile` has them, as system calls and the far end of a veth pair."
+    );
 }
 
 /// What became of the check of `cargo xtask test`.

@@ -18,7 +18,7 @@ use ::tests::{
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bench::{
-    load::{Driver, KeySeed, Load, Outcome, Trial, Watched},
+    load::{Driver, KeySeed, Load, Outcome, Ready, Trial, Watched},
     report::{Contender, Kind},
     search::Tester,
 };
@@ -52,12 +52,25 @@ impl Size {
     }
 }
 
+/// What it took to open a session for each client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handshakes {
+    /// How many.
+    pub count: u32,
+    /// Seconds from the first to the last.
+    pub seconds: f64,
+    /// Seconds of processors that the candidate's threads ran meanwhile.
+    pub cpu_seconds: f64,
+}
+
 /// A candidate that is up, with sessions.
 pub struct Stand {
     /// Who it is.
     pub contender: Contender,
     /// Seconds from an empty gateway to a configured one.
     pub configure_seconds: f64,
+    /// What the sessions took.
+    pub handshakes: Handshakes,
     /// What bounds the time to leave an idle state where nobody of us has a say.
     resume_latencies: Vec<String>,
     // In the order they have to end.
@@ -74,9 +87,10 @@ impl Stand {
         Self::build_in(&mut lab, candidate, size)
             .map_err(|error| anyhow!("{error:#}\n{}", lab.tails()))
             .with_context(|| format!("{} does not come up", candidate.contender().name))
-            .and_then(|(load, process, configure_seconds)| {
+            .and_then(|(load, process, configure_seconds, handshakes)| {
                 let contender = candidate.contender();
-                let mut stand = Self { contender, configure_seconds, resume_latencies, load, process, lab };
+                let mut stand =
+                    Self { contender, configure_seconds, handshakes, resume_latencies, load, process, lab };
                 stand.wait_for_idle_states()?;
                 stand.signal(Signal::STOP)?;
                 Ok(stand)
@@ -88,7 +102,11 @@ impl Stand {
         self.process.as_mut().map_or(Ok(()), |process| process.signal(signal))
     }
 
-    fn build_in(lab: &mut Lab, candidate: Candidate, size: Size) -> Result<(Load, Option<Process>, f64)> {
+    fn build_in(
+        lab: &mut Lab,
+        candidate: Candidate,
+        size: Size,
+    ) -> Result<(Load, Option<Process>, f64, Handshakes)> {
         let straight = Straight::build(lab, size.workers)?;
         let cpus = worker_cpus(size.workers, cpu_count()?);
         let seed = KeySeed::random()?;
@@ -123,8 +141,13 @@ impl Stand {
         setup.watched = Some(watched(process.as_ref(), &cpus));
         let mut generator = command(&target_dir().join("release/wgx-load").to_string_lossy());
         generator.args(["--core", &LOAD_CPU.to_string()]);
+        let pid = process.as_ref().map(Process::pid);
+        let before = pid.map_or(Ok(0), running_ns)?;
         let load = Load::start(&mut pinned(&generator, &[LOAD_CPU]), &setup)?;
-        Ok((load, process, configure_seconds))
+        let ran_ns = pid.map_or(Ok(0), running_ns)? - before;
+        let Ready { handshakes: count, handshake_seconds: seconds } = load.ready();
+        let handshakes = Handshakes { count, seconds, cpu_seconds: ran_ns as f64 / 1e9 };
+        Ok((load, process, configure_seconds, handshakes))
     }
 
     /// Waits until ours has let its CPUs have idle states again: stopped before, it would keep them from the next one.
@@ -213,6 +236,20 @@ impl Drop for Stand {
     }
 }
 
+/// Nanoseconds that a process's threads have run: the first figure of `schedstat`
+/// (Documentation/scheduler/sched-stats.rst).
+fn running_ns(pid: u32) -> Result<u64> {
+    let folder = format!("/proc/{pid}/task");
+    let mut sum = 0;
+    for task in fs::read_dir(&folder).with_context(|| format!("{folder} cannot be read"))? {
+        // A thread may end meanwhile.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        sum += first.with_context(|| format!("schedstat of {pid} says `{}`", text.trim()))?;
+    }
+    Ok(sum)
+}
+
 /// Prefixes of 24 bits that nobody uses.
 fn add_prefixes(gateway: &mut Gateway, count: u32) {
     let Some(peer) = gateway.peers.first_mut() else { return };
@@ -230,6 +267,15 @@ fn resident_mib(status: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_works_has_run_longer() {
+        let before = running_ns(std::process::id()).unwrap();
+        let mut sum = 0u64;
+        while running_ns(std::process::id()).unwrap() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+    }
 
     #[test]
     fn resident_memory_is_read_from_its_line() {
