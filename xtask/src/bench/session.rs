@@ -54,7 +54,8 @@ pub struct Session {
     name: &'static str,
     only: Vec<Candidate>,
     start: Instant,
-    budget: Duration,
+    /// Of the quick form; the long one takes as long as it takes.
+    budget: Option<Duration>,
     steal: StealClock,
     _ahead: Ahead,
 }
@@ -78,7 +79,7 @@ impl Session {
             name,
             only,
             start: Instant::now(),
-            budget: if args.quick { budget } else { Duration::MAX },
+            budget: args.quick.then_some(budget),
             steal: StealClock::start(),
             _ahead: Ahead::of_other_sessions(),
             console,
@@ -92,7 +93,7 @@ impl Session {
 
     /// Whether the time of the quick form is used up by this share, 0 to 1.
     pub fn has_spent(&self, share: f64) -> bool {
-        self.start.elapsed() > self.budget.mul_f64(if self.quick { share } else { 1.0 })
+        is_spent(self.budget, share, self.start.elapsed())
     }
 
     /// Remembers and shows what went wrong, or was left out.
@@ -173,6 +174,11 @@ impl Session {
     }
 }
 
+/// Whether more than a share of a budget, where there is one, has gone by.
+fn is_spent(budget: Option<Duration>, share: f64, elapsed: Duration) -> bool {
+    budget.is_some_and(|budget| elapsed > budget.mul_f64(share))
+}
+
 /// Prints all tables of a report and what has to be known of them.
 pub fn print(report: &Report) {
     for grid in grids(report) {
@@ -220,4 +226,18 @@ pub fn left(name: &str, age_max: Duration) -> Result<Option<Report>> {
 fn typed() -> String {
     let words: Vec<_> = std::env::args().skip(1).collect();
     format!("cargo xtask {}", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_quick_form_runs_out_of_time() {
+        let hours = Duration::from_hours(20);
+        assert!(!is_spent(None, 1.0, hours) && !is_spent(None, 0.85, hours));
+        let budget = Some(Duration::from_secs(100));
+        assert!(is_spent(budget, 0.85, Duration::from_secs(86)));
+        assert!(!is_spent(budget, 1.0, Duration::from_secs(86)));
+    }
 }
