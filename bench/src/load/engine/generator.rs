@@ -29,6 +29,8 @@ const WARM_UP_PPS: u64 = 20_000;
 const WARM_UP_ATTEMPTS: u32 = 10;
 /// Time for a gateway to take note of the neighbours it has found.
 const SETTLING: Duration = Duration::from_millis(150);
+/// Bytes of packets, before they are sent and while they are, that a generator keeps from one trial to the next.
+const KEPT_LEN_MAX: usize = 1 << 30;
 /// What a trial takes beside its sending, for the age of sessions.
 const OVERHEAD_SECONDS: f64 = 15.0;
 
@@ -112,7 +114,19 @@ impl Generator {
         );
         self.renew(count, trial.seconds)?;
         self.warm_up(trial)?;
-        self.perform(trial)
+        let outcome = self.perform(trial);
+        self.give_back();
+        outcome
+    }
+
+    /// Leaves the memory that a long trial took to the generators of others, which are measured in turns with this one.
+    fn give_back(&mut self) {
+        if self.sealed.capacity() > KEPT_LEN_MAX {
+            self.sealed = Vec::new();
+        }
+        if let Ends::LiveFrames(live) = &mut self.ends {
+            live.give_back(KEPT_LEN_MAX);
+        }
     }
 
     fn renew(&mut self, count: u32, seconds: f64) -> Result<u32> {

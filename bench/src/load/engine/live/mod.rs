@@ -16,7 +16,7 @@ mod programs;
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use gateway_ebpf::load_layout::{Departure, Sending, TURNS};
+use gateway_ebpf::load_layout::{CHUNK_LEN, Departure, Sending, TURNS};
 
 pub use self::programs::program;
 
@@ -92,6 +92,11 @@ impl LiveFrames {
         drain(programs, run.sent)?;
         let dropped = hand_over(programs, sink)?;
         Ok((run, dropped))
+    }
+
+    /// Drops programs with room for more than so many bytes of frames.
+    pub fn give_back(&mut self, len_max: usize) {
+        self.programs.take_if(|programs| programs.room().chunks as usize * CHUNK_LEN > len_max);
     }
 
     /// Programs with this much room, at least.
