@@ -1,7 +1,7 @@
 //! The load generator's maps, and the helpers of the kernel that move whole frames to and from them.
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{BPF_F_MMAPABLE, xdp_action},
     helpers::{
         bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_xdp_adjust_tail,
         bpf_xdp_store_bytes,
@@ -15,23 +15,20 @@ use gateway_ebpf::load_layout::{
     TARGETS_MAX,
 };
 
-/// `BPF_F_MMAPABLE`: user space fills and reads the map without a system call per element.
-const MAPPABLE: u32 = 1 << 10;
-
 #[map]
 static SENDING: Array<Sending> = Array::with_max_entries(1, 0);
 #[map]
-static DEPARTURES: Array<Departure> = Array::with_max_entries(1, MAPPABLE);
+static DEPARTURES: Array<Departure> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static CHUNKS: Array<[u8; CHUNK_LEN]> = Array::with_max_entries(1, MAPPABLE);
+static CHUNKS: Array<[u8; CHUNK_LEN]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static TARGETS: DevMap = DevMap::with_max_entries(TARGETS_MAX, 0);
 #[map]
 static CAPTURING: Array<Capturing> = Array::with_max_entries(1, 0);
 #[map]
-static ARRIVALS: Array<Arrival> = Array::with_max_entries(1, MAPPABLE);
+static ARRIVALS: Array<Arrival> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static KEPT: Array<[u8; KEPT_LEN]> = Array::with_max_entries(1, MAPPABLE);
+static KEPT: Array<[u8; KEPT_LEN]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// `CLOCK_MONOTONIC`.
 #[inline(always)]

@@ -8,6 +8,7 @@ mod freestanding;
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::{
+        bindings::BPF_F_MMAPABLE,
         helpers::{
             bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
         },
@@ -19,13 +20,10 @@ mod program {
         CLOCK_PERIOD_NS, NAME_LEN, SLICE_MIN_NS, STANDSTILL_MIN_NS, TimeSlice, Watch,
     };
 
-    /// `BPF_F_MMAPABLE`: user space reads the map without a system call per element.
-    const MAPPABLE: u32 = 1 << 10;
-
     #[map]
     static WATCHES: Array<Watch> = Array::with_max_entries(1, 0);
     #[map]
-    static TIME_SLICES: Array<TimeSlice> = Array::with_max_entries(1, MAPPABLE);
+    static TIME_SLICES: Array<TimeSlice> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
     /// The thread that leaves is still the current one.
     #[raw_tracepoint(tracepoint = "sched_switch")]

@@ -182,7 +182,7 @@ impl Stand {
 }
 
 /// Where others would be in the way of this gateway and its generator.
-pub fn watched(gateway: Option<&Process>, cpus: &[u32]) -> Watched {
+fn watched(gateway: Option<&Process>, cpus: &[u32]) -> Watched {
     let cpus: BTreeSet<u32> = cpus.iter().copied().chain([LOAD_CPU]).collect();
     Watched { process: gateway.map(Process::pid), cpus: cpus.into_iter().collect() }
 }
